@@ -1,0 +1,1 @@
+"""What is sent: the campaign's config, the ledger of deliveries, the SMTP pool."""

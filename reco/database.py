@@ -1,0 +1,114 @@
+"""PostgreSQL: subscribers, consent, suppression, campaigns and the ledger of deliveries.
+
+SQLAlchemy Core describes the tables; hot paths use psycopg with COPY and = ANY(...).
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    create_engine,
+    func,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
+
+from reco.errors import ServiceUnavailable
+
+METADATA = MetaData()
+WHEN = DateTime(timezone=True)
+
+SUBSCRIBERS = Table(
+    "subscribers",
+    METADATA,
+    Column("user_id", String, primary_key=True),
+    Column("email", String),  # null: recommended to, never mailed
+    Column("first_name", String),
+    Column("language", String),
+    Column("region", String),
+    Column("timezone", String),
+    Column("device", String),
+    Column("plan", String),
+    Column("signup_at", WHEN),
+    Column("signup_source", String),
+    Column("consent_mail", Boolean, nullable=False, server_default="true"),
+    Column("consent_profiling", Boolean, nullable=False, server_default="true"),
+    Column("consent_tracking", Boolean, nullable=False, server_default="false"),
+    Column("attributes", JSONB, nullable=False, server_default="{}"),
+    Column("updated_at", WHEN, nullable=False, server_default=func.now()),
+)
+
+# Keyed by HMAC of the normalised address, so that it survives erasure of the subscriber.
+SUPPRESSIONS = Table(
+    "suppressions",
+    METADATA,
+    Column("address_hash", LargeBinary, primary_key=True),
+    Column("reason", String, nullable=False),  # unsubscribe, complaint, hard_bounce, invalid, manual
+    Column("source", String, nullable=False),
+    Column("since", WHEN, nullable=False, server_default=func.now()),
+    Column("expires_at", WHEN),  # null: for ever
+)
+
+CAMPAIGNS = Table(
+    "campaigns",
+    METADATA,
+    Column("campaign_id", String, primary_key=True),
+    Column("state", String, nullable=False),  # draft, running, paused, finished, cancelled
+    Column("config", JSONB, nullable=False),
+    Column("created_at", WHEN, nullable=False, server_default=func.now()),
+    Column("started_at", WHEN),
+    Column("finished_at", WHEN),
+    Column("note", String),  # why it paused
+)
+
+# queued -> claimed -> handing_off (durable before DATA) -> accepted | deferred | failed | uncertain;
+# suppressed instead of any of them. One row a recipient and campaign: nobody gets it twice.
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    Column("campaign_id", String, primary_key=True),
+    Column("user_id", String, primary_key=True),
+    Column("state", String, nullable=False, server_default="queued"),
+    Column("arm", String, nullable=False),
+    Column("fence", BigInteger, nullable=False, server_default="0"),  # of the claim; an older one is refused
+    Column("lease_until", WHEN),
+    Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("next_at", WHEN),  # of a deferred one
+    Column("message_id", String),
+    Column("rung", SmallInteger),  # lowest rung of the ladder used (models.slates.Rung)
+    Column("items", ARRAY(String)),  # shown, in their order
+    Column("scores", ARRAY(Float)),
+    Column("reasons", ARRAY(SmallInteger)),
+    Column("reply", String),  # of the SMTP server, or why it was suppressed or failed
+    Column("size_bytes", Integer),
+    Column("queued_at", WHEN, nullable=False, server_default=func.now()),
+    Column("settled_at", WHEN),
+    Index("deliveries_work", "campaign_id", "state", "next_at"),
+)
+
+
+def open_database(url: str) -> Engine:
+    """Engine on `url` (postgresql://…) with the tables made when missing.
+
+    Raises ServiceUnavailable when the server does not answer.
+    """
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), pool_pre_ping=True)
+    try:
+        METADATA.create_all(engine)
+    except OperationalError as error:
+        raise ServiceUnavailable(
+            f"PostgreSQL at {engine.url.render_as_string(hide_password=True)} does not answer.",
+            str(error.orig).strip().splitlines()[0],
+            "Check RECO_DATABASE_URL, or leave it out to use the embedded server.",
+        ) from error
+    return engine

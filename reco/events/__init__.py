@@ -1,0 +1,1 @@
+"""What happened: files and streams become validated rows in the lake."""

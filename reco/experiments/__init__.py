@@ -1,0 +1,1 @@
+"""Who gets what: assignment and the statistics that judge it."""

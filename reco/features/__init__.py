@@ -1,0 +1,1 @@
+"""What we know: one definition of every feature, for training and for serving."""

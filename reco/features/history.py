@@ -1,0 +1,194 @@
+"""The state behind every feature: a subscriber's events, compacted by (type, item, day).
+
+Takes events, gives packed rows; training and serving read features from the same bytes.
+Merging two histories adds the counts and money of equal (type, item, day), so events may come
+late, out of order or in any grouping, and the result is the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import xxhash
+
+from reco.errors import ModelMismatch
+from reco.tables import item_keys, type_code
+
+# One compacted fact, 16 bytes. `day` counts from 1970-01-01 UTC, 0 where the shop has no times.
+RECORD: Final = np.dtype(
+    [("item", "<u8"), ("money", "<f4"), ("day", "<u2"), ("count", "u1"), ("type", "u1")]
+)
+# Head of a packed row: version, profile tokens, flags, spare, hash of the layout, time of the last update (s).
+HEADER: Final = np.dtype(
+    [("version", "u1"), ("tokens", "u1"), ("flags", "<u2"), ("layout", "<u4"), ("updated", "<i8")]
+)
+VERSION: Final = 1
+LAYOUT: Final = xxhash.xxh32_intdigest(f"{VERSION}{RECORD}{HEADER}")
+NO_PROFILING: Final = 1  # flag: no consent to profiling; the history is empty and stays unread
+DAY_US: Final = 86_400_000_000
+
+Records = npt.NDArray[np.void]
+
+
+def day_of(when: datetime) -> int:
+    """Days since 1970-01-01 of the UTC day in which `when` lies."""
+    return int(when.astimezone(UTC).timestamp() // 86_400)
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Histories of a chunk of n subscribers, one after the other.
+
+    records  RECORD [r]       sorted by (type, item, day) within a subscriber
+    offsets  int64 [n + 1]    records of subscriber i are records[offsets[i]:offsets[i + 1]]
+    tokens   uint32 [n, t]    hashes of the profile's "field=value", 0 where there is none
+    flags    uint16 [n]       NO_PROFILING
+    """
+
+    records: Records
+    offsets: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.uint32]
+    flags: npt.NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def owner(self) -> npt.NDArray[np.int64]:
+        """Subscriber (position in the chunk) of each record."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    @classmethod
+    def of(
+        cls,
+        owner: npt.NDArray[np.int64],
+        records: Records,
+        n: int,
+        tokens: npt.NDArray[np.uint32] | None = None,
+        flags: npt.NDArray[np.uint16] | None = None,
+    ) -> "Histories":
+        """Compact records in any order: equal (owner, type, item, day) become one."""
+        owner, records = _compact(owner, records)
+        offsets = np.searchsorted(owner, np.arange(n + 1)).astype(np.int64)
+        return cls(
+            records,
+            offsets,
+            np.zeros((n, 0), np.uint32) if tokens is None else tokens,
+            np.zeros(n, np.uint16) if flags is None else flags,
+        )
+
+    def merge(self, other: "Histories") -> "Histories":
+        """Both histories of the same chunk of subscribers as one; the newer profile wins."""
+        owner = np.concatenate([self.owner, other.owner])
+        records = np.concatenate([self.records, other.records])
+        tokens = other.tokens if other.tokens.shape[1] else self.tokens
+        return Histories.of(owner, records, len(self), tokens, self.flags | other.flags)
+
+    def before(self, day: int) -> "Histories":
+        """Only what happened before the UTC day `day`."""
+        keep = self.records["day"] < day
+        counts = np.bincount(self.owner[keep], minlength=len(self))
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return Histories(self.records[keep], offsets, self.tokens, self.flags)
+
+    def pack(self, updated: int = 0) -> list[bytes]:
+        """One value a subscriber: HEADER, tokens, records."""
+        head = np.zeros(len(self), HEADER)
+        head["version"], head["layout"], head["updated"] = VERSION, LAYOUT, updated
+        head["tokens"], head["flags"] = self.tokens.shape[1], self.flags
+        heads, tokens, body = head.tobytes(), self.tokens.tobytes(), self.records.tobytes()
+        h, t, r = HEADER.itemsize, 4 * self.tokens.shape[1], RECORD.itemsize
+        ends = (self.offsets * r).tolist()
+        return [
+            heads[i * h : (i + 1) * h] + tokens[i * t : (i + 1) * t] + body[ends[i] : ends[i + 1]]
+            for i in range(len(self))
+        ]
+
+    @classmethod
+    def unpack(cls, rows: Sequence[bytes | None]) -> "Histories":
+        """The chunk behind packed rows; a missing row is a subscriber without history.
+
+        Raises ModelMismatch when a row was written by another layout.
+        """
+        h = HEADER.itemsize
+        blank = np.zeros(1, HEADER)
+        blank["version"], blank["layout"] = VERSION, LAYOUT
+        empty = blank.tobytes()
+        filled = [row or empty for row in rows]
+        head = np.frombuffer(b"".join([row[:h] for row in filled]), HEADER)
+        if len(head) and (head["layout"] != LAYOUT).any():
+            raise ModelMismatch(
+                "Online features have another layout than this program.",
+                "They were written by another version of reco.",
+                "Run `reco features` with this version, then try again.",
+            )
+        counts = head["tokens"].tolist()
+        width = max(counts, default=0)
+        tokens = np.zeros((len(filled), width), np.uint32)
+        if width:
+            for i, (row, count) in enumerate(zip(filled, counts, strict=True)):
+                tokens[i, :count] = np.frombuffer(row, np.uint32, count, h)
+        body = b"".join([row[h + 4 * c :] for row, c in zip(filled, counts, strict=True)])
+        sizes = [(len(row) - h - 4 * c) // RECORD.itemsize for row, c in zip(filled, counts, strict=True)]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return cls(np.frombuffer(body, RECORD), offsets, tokens, head["flags"].copy())
+
+
+def from_events(events: pl.DataFrame, users: Sequence[str]) -> Histories:
+    """Histories of `users` (in this order) from rows of tables.EVENTS; other users are left out.
+
+    Money is `value`, or price x quantity where there is none.
+    """
+    position = pl.DataFrame({"user_id": users, "owner": np.arange(len(users), dtype=np.int64)})
+    grouped = (
+        events.lazy()
+        .join(position.lazy(), on="user_id", how="inner")
+        .select(
+            "owner",
+            "type",
+            "item_id",
+            (pl.col("timestamp").dt.timestamp("us") // DAY_US).fill_null(0).alias("day"),
+            pl.coalesce("value", pl.col("price") * pl.col("quantity"), 0.0).alias("money"),
+        )
+        .group_by("owner", "type", "item_id", "day")
+        .agg(pl.len().alias("count"), pl.col("money").sum())
+        .collect()
+    )
+    records = np.zeros(len(grouped), RECORD)
+    records["item"] = _item_column(grouped["item_id"])
+    codes = {t: type_code(t) for t in grouped["type"].unique()}
+    records["type"] = grouped["type"].replace_strict(codes, return_dtype=pl.UInt8).to_numpy()
+    records["day"] = grouped["day"].clip(0, 65_535).to_numpy()
+    records["count"] = grouped["count"].clip(0, 255).to_numpy()
+    records["money"] = grouped["money"].to_numpy()
+    return Histories.of(grouped["owner"].to_numpy(), records, len(users))
+
+
+def _item_column(item_ids: pl.Series) -> npt.NDArray[np.uint64]:
+    """Keys of a column of item ids, 0 for null; each distinct id is hashed once."""
+    distinct = item_ids.drop_nulls().unique()
+    names = distinct.to_list()
+    table = pl.DataFrame({"item_id": names, "key": item_keys(names)}, schema={"item_id": pl.String, "key": pl.UInt64})
+    joined = item_ids.to_frame("item_id").join(table, on="item_id", how="left", maintain_order="left")
+    return joined["key"].fill_null(0).to_numpy()
+
+
+def _compact(owner: npt.NDArray[np.int64], records: Records) -> tuple[npt.NDArray[np.int64], Records]:
+    """Sort by (owner, type, item, day) and add up what is equal."""
+    if not len(records):
+        return owner, records
+    order = np.lexsort((records["day"], records["item"], records["type"], owner))
+    owner, records = owner[order], records[order]
+    new = np.ones(len(records), bool)
+    new[1:] = owner[1:] != owner[:-1]
+    for name in ("type", "item", "day"):
+        new[1:] |= records[name][1:] != records[name][:-1]
+    starts = np.flatnonzero(new)
+    out = records[starts].copy()
+    out["count"] = np.minimum(np.add.reduceat(records["count"].astype(np.int64), starts), 255)
+    out["money"] = np.add.reduceat(records["money"].astype(np.float64), starts)
+    return owner[starts], out

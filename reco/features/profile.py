@@ -1,0 +1,28 @@
+"""Profile of a subscriber as hashed tokens, the form in which it travels beside the history."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+PROFILE_FIELDS: Final = ("region", "language", "device", "plan", "signup_source")
+WIDTH: Final = 16  # tokens a subscriber: the fields above, then attributes by name
+
+
+def tokens_of(profiles: Sequence[Mapping[str, object]]) -> npt.NDArray[np.uint32]:
+    """Tokens [n, WIDTH] of profiles: hash of "field=value", 0 where there is none.
+
+    A profile holds PROFILE_FIELDS and a mapping `attributes`; attributes beyond the width are left out.
+    """
+    out = np.zeros((len(profiles), WIDTH), np.uint32)
+    for i, profile in enumerate(profiles):
+        attributes = profile.get("attributes") or {}
+        pairs = [(f, profile.get(f)) for f in PROFILE_FIELDS]
+        if isinstance(attributes, Mapping):
+            pairs += [(f"attributes.{name}", attributes[name]) for name in sorted(attributes)]
+        for j, (name, value) in enumerate(pairs[:WIDTH]):
+            if value is not None:
+                out[i, j] = xxhash.xxh32_intdigest(f"{name}={value}") or 1
+    return out

@@ -1,0 +1,1 @@
+"""What came of it: tracking, matching of purchases, the report."""

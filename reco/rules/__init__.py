@@ -1,0 +1,1 @@
+"""What is allowed: caps, blocklists, diversity, and the ladder that never leaves a mail empty."""

@@ -1,0 +1,1 @@
+"""Online, on Ray Serve: the graph, the HTTP gateway, campaign runs and sender actors."""

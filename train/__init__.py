@@ -1,0 +1,1 @@
+"""Batch, on Ray Data and Ray Train: features, examples, training, evaluation, precompute."""
