@@ -53,7 +53,8 @@ SUPPRESSIONS = Table(
     "suppressions",
     METADATA,
     Column("address_hash", LargeBinary, primary_key=True),
-    Column("reason", String, nullable=False),  # unsubscribe, complaint, hard_bounce, invalid, manual
+    # unsubscribe, complaint, hard_bounce, invalid, manual
+    Column("reason", String, nullable=False),
     Column("source", String, nullable=False),
     Column("since", WHEN, nullable=False, server_default=func.now()),
     Column("expires_at", WHEN),  # null: for ever
@@ -71,8 +72,8 @@ CAMPAIGNS = Table(
     Column("note", String),  # why it paused
 )
 
-# queued -> claimed -> handing_off (durable before DATA) -> accepted | deferred | failed | uncertain;
-# suppressed instead of any of them. One row a recipient and campaign: nobody gets it twice.
+# queued -> claimed -> handing_off (durable before DATA) -> accepted, deferred, failed or
+# uncertain; suppressed instead of any of them. One row a recipient and campaign: nobody gets it twice.
 DELIVERIES = Table(
     "deliveries",
     METADATA,
@@ -80,7 +81,7 @@ DELIVERIES = Table(
     Column("user_id", String, primary_key=True),
     Column("state", String, nullable=False, server_default="queued"),
     Column("arm", String, nullable=False),
-    Column("fence", BigInteger, nullable=False, server_default="0"),  # of the claim; an older one is refused
+    Column("fence", BigInteger, nullable=False, server_default="0"),  # an older one is refused
     Column("lease_until", WHEN),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
     Column("next_at", WHEN),  # of a deferred one
@@ -102,7 +103,9 @@ def open_database(url: str) -> Engine:
 
     Raises ServiceUnavailable when the server does not answer.
     """
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), pool_pre_ping=True)
+    engine = create_engine(
+        url.replace("postgresql://", "postgresql+psycopg://", 1), pool_pre_ping=True
+    )
     try:
         METADATA.create_all(engine)
     except OperationalError as error:

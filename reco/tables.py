@@ -38,7 +38,7 @@ ITEMS: Final = pa.schema(
         pa.field("price", pa.float64()),
         pa.field("currency", pa.string()),
         pa.field("margin", pa.float64()),  # share of the price, 0..1
-        pa.field("stock", pa.float64()),  # units; null means "not tracked", which counts as in stock
+        pa.field("stock", pa.float64()),  # units; null is "not tracked", which counts as in stock
         pa.field("url", pa.string()),
         pa.field("image_url", pa.string()),
         pa.field("published_at", TIMESTAMP),
@@ -58,7 +58,7 @@ SUBSCRIBERS: Final = pa.schema(
         pa.field("plan", pa.string()),
         pa.field("signup_at", TIMESTAMP),
         pa.field("signup_source", pa.string()),
-        pa.field("consent", pa.bool_()),  # to marketing mail and profiling; null counts as given at import
+        pa.field("consent", pa.bool_()),  # to marketing mail and profiling; null counts as given
         pa.field("attributes", pa.string()),
     ]
 )
@@ -91,12 +91,12 @@ def type_code(event_type: str) -> int:
     """Code of an event type in a packed history, 1..255; the known types keep theirs for ever."""
     if event_type in KNOWN_TYPES:
         return KNOWN_TYPES.index(event_type) + 1
-    return 16 + xxhash.xxh32_intdigest(event_type) % 240
+    return 16 + xxhash.xxh32_intdigest(event_type.encode()) % 240
 
 
 def item_key(item_id: str) -> int:
     """Stable 64-bit key of an item id; 0 is kept for "no item"."""
-    return xxhash.xxh3_64_intdigest(item_id) or 1
+    return xxhash.xxh3_64_intdigest(item_id.encode()) or 1
 
 
 def item_keys(item_ids: Iterable[str]) -> npt.NDArray[np.uint64]:
@@ -106,7 +106,7 @@ def item_keys(item_ids: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 def user_bucket(user_id: str, buckets: int) -> int:
     """Bucket of the lake in which all of a user's events lie."""
-    return xxhash.xxh3_64_intdigest(user_id) % buckets
+    return xxhash.xxh3_64_intdigest(user_id.encode()) % buckets
 
 
 # Redis keys. One packed value a subscriber, read by MGET in chunks.

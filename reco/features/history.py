@@ -22,12 +22,13 @@ from reco.tables import item_keys, type_code
 RECORD: Final = np.dtype(
     [("item", "<u8"), ("money", "<f4"), ("day", "<u2"), ("count", "u1"), ("type", "u1")]
 )
-# Head of a packed row: version, profile tokens, flags, spare, hash of the layout, time of the last update (s).
+# Head of a packed row: version, number of profile tokens, flags, hash of the layout, time of the
+# last update (s).
 HEADER: Final = np.dtype(
     [("version", "u1"), ("tokens", "u1"), ("flags", "<u2"), ("layout", "<u4"), ("updated", "<i8")]
 )
 VERSION: Final = 1
-LAYOUT: Final = xxhash.xxh32_intdigest(f"{VERSION}{RECORD}{HEADER}")
+LAYOUT: Final = xxhash.xxh32_intdigest(f"{VERSION}{RECORD}{HEADER}".encode())
 NO_PROFILING: Final = 1  # flag: no consent to profiling; the history is empty and stays unread
 DAY_US: Final = 86_400_000_000
 
@@ -37,6 +38,17 @@ Records = npt.NDArray[np.void]
 def day_of(when: datetime) -> int:
     """Days since 1970-01-01 of the UTC day in which `when` lies."""
     return int(when.astimezone(UTC).timestamp() // 86_400)
+
+
+def cutoff_day(as_of: datetime) -> int:
+    """First day whose records do not count for `as_of`; records of earlier days all do.
+
+    At midnight UTC that is the day that begins, so exactly what happened before `as_of` counts.
+    Later in a day it is the next one: records hold no hours, so "now" counts what today has
+    brought so far, and a history read for an earlier moment of a day must have been built from
+    events before that moment (`from_events` of events before `as_of`).
+    """
+    return -int(-as_of.astimezone(UTC).timestamp() // 86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,9 @@ class Histories:
             for i, (row, count) in enumerate(zip(filled, counts, strict=True)):
                 tokens[i, :count] = np.frombuffer(row, np.uint32, count, h)
         body = b"".join([row[h + 4 * c :] for row, c in zip(filled, counts, strict=True)])
-        sizes = [(len(row) - h - 4 * c) // RECORD.itemsize for row, c in zip(filled, counts, strict=True)]
+        sizes = [
+            (len(row) - h - 4 * c) // RECORD.itemsize for row, c in zip(filled, counts, strict=True)
+        ]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         return cls(np.frombuffer(body, RECORD), offsets, tokens, head["flags"].copy())
 
@@ -172,12 +186,18 @@ def _item_column(item_ids: pl.Series) -> npt.NDArray[np.uint64]:
     """Keys of a column of item ids, 0 for null; each distinct id is hashed once."""
     distinct = item_ids.drop_nulls().unique()
     names = distinct.to_list()
-    table = pl.DataFrame({"item_id": names, "key": item_keys(names)}, schema={"item_id": pl.String, "key": pl.UInt64})
-    joined = item_ids.to_frame("item_id").join(table, on="item_id", how="left", maintain_order="left")
+    table = pl.DataFrame(
+        {"item_id": names, "key": item_keys(names)}, schema={"item_id": pl.String, "key": pl.UInt64}
+    )
+    joined = item_ids.to_frame("item_id").join(
+        table, on="item_id", how="left", maintain_order="left"
+    )
     return joined["key"].fill_null(0).to_numpy()
 
 
-def _compact(owner: npt.NDArray[np.int64], records: Records) -> tuple[npt.NDArray[np.int64], Records]:
+def _compact(
+    owner: npt.NDArray[np.int64], records: Records
+) -> tuple[npt.NDArray[np.int64], Records]:
     """Sort by (owner, type, item, day) and add up what is equal."""
     if not len(records):
         return owner, records

@@ -14,7 +14,7 @@ WIDTH: Final = 16  # tokens a subscriber: the fields above, then attributes by n
 def tokens_of(profiles: Sequence[Mapping[str, object]]) -> npt.NDArray[np.uint32]:
     """Tokens [n, WIDTH] of profiles: hash of "field=value", 0 where there is none.
 
-    A profile holds PROFILE_FIELDS and a mapping `attributes`; attributes beyond the width are left out.
+    A profile holds PROFILE_FIELDS and a mapping `attributes`; those beyond the width are left out.
     """
     out = np.zeros((len(profiles), WIDTH), np.uint32)
     for i, profile in enumerate(profiles):
@@ -24,5 +24,5 @@ def tokens_of(profiles: Sequence[Mapping[str, object]]) -> npt.NDArray[np.uint32
             pairs += [(f"attributes.{name}", attributes[name]) for name in sorted(attributes)]
         for j, (name, value) in enumerate(pairs[:WIDTH]):
             if value is not None:
-                out[i, j] = xxhash.xxh32_intdigest(f"{name}={value}") or 1
+                out[i, j] = xxhash.xxh32_intdigest(f"{name}={value}".encode()) or 1
     return out
