@@ -73,7 +73,8 @@ CAMPAIGNS = Table(
 )
 
 # queued -> claimed -> handing_off (durable before DATA) -> accepted, deferred, failed or
-# uncertain; suppressed instead of any of them. One row a recipient and campaign: nobody gets it twice.
+# uncertain; suppressed instead of any of them. One row a recipient and campaign: nobody gets
+# it twice.
 DELIVERIES = Table(
     "deliveries",
     METADATA,
