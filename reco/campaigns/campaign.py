@@ -1,0 +1,248 @@
+"""What a campaign is: the YAML that a marketer writes, checked as a whole before anything starts.
+
+Takes configs/campaigns/*.yaml or the JSON of POST /v1/campaigns, gives a frozen Campaign.
+"""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+import polars as pl
+from babel import Locale, UnknownLocaleError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from reco.campaigns.conditions import Condition, matches
+from reco.campaigns.yaml_config import read_config
+from reco.subscribers.hygiene import normalise
+
+OTHER = "other"  # the segment of whoever no rule names
+
+# An id becomes part of Message-IDs, file names and keys.
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# Goes into a header of the mail: one line, so that nothing can be smuggled in.
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=500)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _address(value: str) -> str:
+    if (address := normalise(value)) is None:
+        raise ValueError("expected an e-mail address")
+    return address
+
+
+def _utc(value: object) -> object:
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    if isinstance(value, datetime) or not hasattr(value, "isoformat"):
+        return value
+    return f"{value.isoformat()}T00:00:00Z"  # YAML reads 2017-12-04 as a date
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Time = Annotated[AwareDatetime, BeforeValidator(_utc)]
+
+
+class Strict(BaseModel):
+    """A misspelt key is an error, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Arm(Strict):
+    """One arm of the experiment."""
+
+    name: Id
+    weight: float = Field(gt=0, description="share of the audience, relative to the other arms")
+    slate: Literal["model", "editorial"] = Field("model", description="who picks the items")
+
+
+class Segment(Strict):
+    """A segment and who belongs to it; the first one that fits is `user.segment`."""
+
+    name: Id
+    when: dict[str, Condition] = Field(min_length=1)
+
+
+class Audience(Strict):
+    """Who is written to, among those with an address and consent."""
+
+    users: tuple[str, ...] | None = Field(None, description="only these user ids")
+    file: Path | None = Field(None, description="only the user ids in this file, one a line")
+    where: dict[str, Condition] = Field({}, description="only profiles that meet these conditions")
+
+    @field_validator("file")
+    @classmethod
+    def _beside_the_campaign(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file is None:
+            return None
+        folder: Path = (info.context or {}).get("folder", Path())
+        path = (folder / file).resolve()
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file")
+        return path
+
+    def user_ids(self) -> list[str] | None:
+        """The ids that `users` and `file` name, each once; None when everyone is meant."""
+        if self.users is None and self.file is None:
+            return None
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file else []
+        named = [*(self.users or ()), *(line.strip() for line in lines)]
+        return list(dict.fromkeys(user_id for user_id in named if user_id))
+
+
+class FrequencyCap(Strict):
+    """The same item at most `times` in `days` to one subscriber, over all campaigns."""
+
+    times: int = Field(gt=0)
+    days: int = Field(gt=0, le=366)
+
+
+class Rules(Strict):
+    """What may not be shown, whatever the model thinks."""
+
+    blocked_items: tuple[str, ...] = ()
+    blocked_categories: tuple[str, ...] = ()
+    blocked_brands: tuple[str, ...] = ()
+    max_per_category: int | None = Field(None, gt=0, description="picks of one category in a mail")
+    frequency_cap: FrequencyCap | None = None
+    seen: Literal["keep", "drop", "auto"] = Field(
+        "auto", description="items bought before: grocers keep, others drop; auto asks the model"
+    )
+    diversity: Share = Field(0.0, description="weight of unlikeness to the picks above (MMR)")
+    explore_slots: int = Field(0, ge=0, description="places of a mail given to learning")
+
+
+class Window(Strict):
+    """When a campaign may send; behind schedule it takes cheaper rungs, at the end it stops."""
+
+    start_at: Time | None = None
+    deadline_at: Time | None = None
+    duration_s: float | None = Field(None, gt=0, description="from the real start")
+
+    def closes_at(self, started_at: datetime) -> datetime | None:
+        """The time after which nothing more is sent; None when open-ended."""
+        ends = [self.deadline_at] if self.deadline_at else []
+        if self.duration_s is not None:
+            ends.append(started_at + timedelta(seconds=self.duration_s))
+        return min(ends, default=None)
+
+
+class Limits(Strict):
+    """Preflight: a campaign beyond one of these is not sent."""
+
+    fallback_share: Share = Field(0.5, description="personal mails below the model's own rungs")
+    invalid_share: Share = Field(0.02, description="addresses that no server would take")
+    size_kb: float = Field(90, gt=0, description="of the HTML; Gmail clips at 102 KB")
+    over_size_share: Share = 0.0
+    missing_share: Share = Field(0.0, description="mails that lack a variable of the template")
+
+
+class Campaign(Strict):
+    """A campaign as configured; see configs/campaigns/digest.yaml for each key."""
+
+    id: Id
+    template: str = Field(min_length=1, description="name of a built-in template, or its folder")
+    subject: Line | None = Field(None, description="instead of the template's own")
+    from_name: Line
+    from_email: Address
+    reply_to: Address | None = None
+    list_id: Line | None = Field(None, description="List-Id; default <id>.<domain of from_email>")
+    postal_address: Line
+    picks: int = Field(3, ge=1, le=24, description="items shown in a mail")
+    arms: tuple[Arm, ...] = Field((Arm(name="personal", weight=1.0),), min_length=1)
+    salt: Line | None = Field(None, description="of the arms' hash; default the id")
+    editorial: Literal["popular"] | tuple[str, ...] = Field(
+        "popular", description="item ids, best first, or what is popular now"
+    )
+    as_of: Time | None = Field(None, description="freezes clock and features, for a replay")
+    audience: Audience = Audience()
+    segments: tuple[Segment, ...] = ()
+    rules: Rules = Rules()
+    locale: str = "en_US"
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
+    utm: dict[Id, Line] = Field({"utm_source": "reco", "utm_medium": "email"})
+    window: Window = Window()
+    live: bool = Field(False, description="score everyone now, even with a fresh precomputed slate")
+    connections: int = Field(8, ge=1, le=256, description="SMTP connections of each sender")
+    messages_per_connection: int = Field(100, ge=1)
+    rate_per_s: float | None = Field(None, gt=0, description="mails/s to the relay, all senders")
+    limits: Limits = Limits()
+
+    @field_validator("locale")
+    @classmethod
+    def _known_locale(cls, value: str) -> str:
+        try:
+            return str(Locale.parse(value))
+        except (UnknownLocaleError, ValueError) as error:
+            raise ValueError("expected a locale such as en_US or de_DE") from error
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Campaign":
+        for kind, names in (
+            ("arms", [arm.name for arm in self.arms]),
+            ("segments", [segment.name for segment in self.segments]),
+        ):
+            twice = sorted(name for name, n in Counter(names).items() if n > 1)
+            if twice:
+                raise ValueError(f"{kind} named twice: {', '.join(twice)}")
+        if self.rules.explore_slots > self.picks:
+            raise ValueError(f"explore_slots is more than picks ({self.picks})")
+        if self.editorial != "popular" and len(set(self.editorial)) < self.picks:
+            raise ValueError(f"editorial needs at least {self.picks} different items (picks)")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Share of the audience of each arm; they add up to 1."""
+        total = sum(arm.weight for arm in self.arms)
+        return {arm.name: arm.weight / total for arm in self.arms}
+
+    @property
+    def arm_salt(self) -> str:
+        """What the assignment hashes with the user id."""
+        return self.salt or self.id
+
+    @property
+    def list_header(self) -> str:
+        """Content of List-Id."""
+        return self.list_id or f"{self.id}.{self.from_email.rpartition('@')[2]}"
+
+    @property
+    def segment_fields(self) -> frozenset[str]:
+        """Profile fields and features that the segments look at."""
+        return frozenset(field for segment in self.segments for field in segment.when)
+
+    def slate_of(self, arm: str) -> Literal["model", "editorial"]:
+        """Who picks for an arm of this campaign."""
+        return next(a.slate for a in self.arms if a.name == arm)
+
+    def now(self) -> datetime:
+        """The campaign's clock: frozen at `as_of`, else the real one (UTC)."""
+        return self.as_of or datetime.now(UTC)
+
+    def segments_of(self, frame: pl.DataFrame) -> list[str]:
+        """Segment of each row of a frame; it has, as far as known, the columns `segment_fields`."""
+        names = pl.Series("segment", [None] * len(frame), dtype=pl.String)
+        for segment in reversed(self.segments):
+            names = names.set(matches(frame, segment.when), segment.name)
+        return names.fill_null(OTHER).to_list()
+
+
+def load(path: Path | str) -> Campaign:
+    """The campaign in a YAML file.
+
+    Raises ConfigError with every mistake: file, line, key and what is expected.
+    """
+    return read_config(Path(path), Campaign)
