@@ -19,9 +19,14 @@ from reco.errors import ModelMismatch
 from reco.tables import item_keys, type_code
 
 # One compacted fact, 16 bytes. `day` counts from 1970-01-01 UTC, 0 where the shop has no times.
+# Money is whole hundredths: integers add up to the same sum in any order, floats do not.
+# Counts stop at 255, money at 21.4 million a (type, item, day).
 RECORD: Final = np.dtype(
-    [("item", "<u8"), ("money", "<f4"), ("day", "<u2"), ("count", "u1"), ("type", "u1")]
+    [("item", "<u8"), ("cents", "<i4"), ("day", "<u2"), ("count", "u1"), ("type", "u1")]
 )
+MOST_COUNT: Final = 255
+MOST_CENTS: Final = 2**31 - 1
+LAST_DAY: Final = 2**16 - 1
 # Head of a packed row: version, number of profile tokens, flags, hash of the layout, time of the
 # last update (s).
 HEADER: Final = np.dtype(
@@ -74,6 +79,12 @@ class Histories:
         """Subscriber (position in the chunk) of each record."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
+    @property
+    def money(self) -> npt.NDArray[np.float64]:
+        """Money of each record, in units of the currency."""
+        money: npt.NDArray[np.float64] = self.records["cents"] / 100.0
+        return money
+
     @classmethod
     def of(
         cls,
@@ -83,15 +94,15 @@ class Histories:
         tokens: npt.NDArray[np.uint32] | None = None,
         flags: npt.NDArray[np.uint16] | None = None,
     ) -> "Histories":
-        """Compact records in any order: equal (owner, type, item, day) become one."""
-        owner, records = _compact(owner, records)
-        offsets = np.searchsorted(owner, np.arange(n + 1)).astype(np.int64)
-        return cls(
-            records,
-            offsets,
-            np.zeros((n, 0), np.uint32) if tokens is None else tokens,
-            np.zeros(n, np.uint16) if flags is None else flags,
-        )
+        """Compact records in any order: equal (owner, type, item, day) become one.
+
+        Subscribers flagged NO_PROFILING keep no record.
+        """
+        tokens = np.zeros((n, 0), np.uint32) if tokens is None else tokens
+        flags = np.zeros(n, np.uint16) if flags is None else flags
+        allowed = (flags & NO_PROFILING == 0)[owner]
+        owner, records = _compact(owner[allowed], records[allowed])
+        return cls(records, _offsets(owner, n), tokens, flags)
 
     def merge(self, other: "Histories") -> "Histories":
         """Both histories of the same chunk of subscribers as one; the newer profile wins."""
@@ -102,10 +113,19 @@ class Histories:
 
     def before(self, day: int) -> "Histories":
         """Only what happened before the UTC day `day`."""
-        keep = self.records["day"] < day
-        counts = np.bincount(self.owner[keep], minlength=len(self))
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        keep = np.flatnonzero(self.records["day"] < day)
+        offsets = _offsets(self.owner[keep], len(self))
         return Histories(self.records[keep], offsets, self.tokens, self.flags)
+
+    def take(self, start: int, stop: int) -> "Histories":
+        """The histories of subscribers start..stop of the chunk."""
+        offsets = self.offsets[start : stop + 1]
+        return Histories(
+            self.records[offsets[0] : offsets[-1]],
+            offsets - offsets[0],
+            self.tokens[start:stop],
+            self.flags[start:stop],
+        )
 
     def pack(self, updated: int = 0) -> list[bytes]:
         """One value a subscriber: HEADER, tokens, records."""
@@ -138,61 +158,65 @@ class Histories:
                 "They were written by another version of reco.",
                 "Run `reco features` with this version, then try again.",
             )
-        counts = head["tokens"].tolist()
-        width = max(counts, default=0)
-        tokens = np.zeros((len(filled), width), np.uint32)
-        if width:
-            for i, (row, count) in enumerate(zip(filled, counts, strict=True)):
-                tokens[i, :count] = np.frombuffer(row, np.uint32, count, h)
-        body = b"".join([row[h + 4 * c :] for row, c in zip(filled, counts, strict=True)])
-        sizes = [
-            (len(row) - h - 4 * c) // RECORD.itemsize for row, c in zip(filled, counts, strict=True)
-        ]
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return cls(np.frombuffer(body, RECORD), offsets, tokens, head["flags"].copy())
+        profiles = [4 * count for count in head["tokens"].tolist()]  # bytes of tokens of each row
+        width = max(profiles, default=0)
+        parts = list(zip(filled, profiles, strict=True))
+        tokens = b"".join([row[h : h + size].ljust(width, b"\0") for row, size in parts])
+        body = b"".join([row[h + size :] for row, size in parts])
+        sizes = [(len(row) - h - size) // RECORD.itemsize for row, size in parts]
+        return cls(
+            np.frombuffer(body, RECORD),
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            np.frombuffer(tokens, np.uint32).reshape(len(filled), width // 4),
+            head["flags"].copy(),
+        )
 
 
-def from_events(events: pl.DataFrame, users: Sequence[str]) -> Histories:
+def from_events(
+    events: pl.DataFrame,
+    users: Sequence[str],
+    tokens: npt.NDArray[np.uint32] | None = None,
+    flags: npt.NDArray[np.uint16] | None = None,
+) -> Histories:
     """Histories of `users` (in this order) from rows of tables.EVENTS; other users are left out.
 
-    Money is `value`, or price x quantity where there is none.
+    Money is `value`, or price x quantity where there is none, to the nearest hundredth.
     """
     position = pl.DataFrame({"user_id": users, "owner": np.arange(len(users), dtype=np.int64)})
-    grouped = (
+    paid = pl.coalesce("value", pl.col("price") * pl.col("quantity").fill_null(1.0), 0.0)
+    facts = (
         events.lazy()
         .join(position.lazy(), on="user_id", how="inner")
+        .join(_keys_of(events["item_id"]).lazy(), on="item_id", how="left")
         .select(
             "owner",
-            "type",
-            "item_id",
+            pl.col("type").replace_strict(
+                {name: type_code(name) for name in events["type"].unique()}, return_dtype=pl.UInt8
+            ),
+            pl.col("item").fill_null(0),
             (pl.col("timestamp").dt.timestamp("us") // DAY_US).fill_null(0).alias("day"),
-            pl.coalesce("value", pl.col("price") * pl.col("quantity"), 0.0).alias("money"),
+            (paid * 100).round().fill_nan(0.0).cast(pl.Int64).alias("cents"),
         )
-        .group_by("owner", "type", "item_id", "day")
-        .agg(pl.len().alias("count"), pl.col("money").sum())
+        .group_by("owner", "type", "item", "day")
+        .agg(pl.len().alias("count"), pl.col("cents").sum())
         .collect()
     )
-    records = np.zeros(len(grouped), RECORD)
-    records["item"] = _item_column(grouped["item_id"])
-    codes = {t: type_code(t) for t in grouped["type"].unique()}
-    records["type"] = grouped["type"].replace_strict(codes, return_dtype=pl.UInt8).to_numpy()
-    records["day"] = grouped["day"].clip(0, 65_535).to_numpy()
-    records["count"] = grouped["count"].clip(0, 255).to_numpy()
-    records["money"] = grouped["money"].to_numpy()
-    return Histories.of(grouped["owner"].to_numpy(), records, len(users))
+    records = np.zeros(len(facts), RECORD)
+    records["item"], records["type"] = facts["item"].to_numpy(), facts["type"].to_numpy()
+    records["day"] = facts["day"].clip(0, LAST_DAY).to_numpy()
+    records["count"] = facts["count"].clip(0, MOST_COUNT).to_numpy()
+    records["cents"] = facts["cents"].clip(-MOST_CENTS, MOST_CENTS).to_numpy()
+    return Histories.of(facts["owner"].to_numpy(), records, len(users), tokens, flags)
 
 
-def _item_column(item_ids: pl.Series) -> npt.NDArray[np.uint64]:
-    """Keys of a column of item ids, 0 for null; each distinct id is hashed once."""
-    distinct = item_ids.drop_nulls().unique()
-    names = distinct.to_list()
-    table = pl.DataFrame(
-        {"item_id": names, "key": item_keys(names)}, schema={"item_id": pl.String, "key": pl.UInt64}
-    )
-    joined = item_ids.to_frame("item_id").join(
-        table, on="item_id", how="left", maintain_order="left"
-    )
-    return joined["key"].fill_null(0).to_numpy()
+def _keys_of(item_ids: pl.Series) -> pl.DataFrame:
+    """Columns item_id, item (its key): each distinct id is hashed once."""
+    names = item_ids.drop_nulls().unique()
+    return pl.DataFrame({"item_id": names, "item": item_keys(names.to_list())})
+
+
+def _offsets(owner: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
+    return np.searchsorted(owner, np.arange(n + 1)).astype(np.int64)
 
 
 def _compact(
@@ -208,7 +232,9 @@ def _compact(
     for name in ("type", "item", "day"):
         new[1:] |= records[name][1:] != records[name][:-1]
     starts = np.flatnonzero(new)
-    out = records[starts].copy()
-    out["count"] = np.minimum(np.add.reduceat(records["count"].astype(np.int64), starts), 255)
-    out["money"] = np.add.reduceat(records["money"].astype(np.float64), starts)
+    out = records[starts]
+    count = np.add.reduceat(records["count"].astype(np.int64), starts)
+    cents = np.add.reduceat(records["cents"].astype(np.int64), starts)
+    out["count"] = np.minimum(count, MOST_COUNT)
+    out["cents"] = np.clip(cents, -MOST_CENTS, MOST_CENTS)
     return owner[starts], out

@@ -78,7 +78,7 @@ def pairs(histories: Histories, as_of_day: int, event_type: int = PURCHASE) -> P
         item=item[starts],
         count=np.bincount(pair, count, len(starts)).astype(np.int64),
         days=days,
-        money=np.bincount(pair, records["money"][kept], len(starts)).astype(np.float32),
+        money=(np.bincount(pair, records["cents"][kept], len(starts)) / 100).astype(np.float32),
         first_day=first_day,
         last_day=last_day,
         decayed=np.stack(decayed, axis=1).astype(np.float32),
