@@ -1,25 +1,15 @@
 """Which files of the lake are live: one JSON document, replaced in one step.
 
-A reader sees the state before an append or after it, never a half. Writers take turns by a lock.
+A reader sees the state before an append or after it, never a half.
 """
 
-import fcntl
 import json
-import os
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 
-import pyarrow.fs
-
-from reco.errors import Conflict, InputError
+from reco.errors import InputError
+from reco.events.files import Files
 from reco.tables import type_code
-
-LOCK_TIMEOUT_S = 600.0  # an append holds the lock for seconds; more means something hangs
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,45 +84,7 @@ def check_types(types: set[str]) -> None:
             )
 
 
-def write_file(filesystem: pyarrow.fs.FileSystem, path: str, content: bytes) -> None:
-    """Replace a file in one step: a reader sees the old content or the new one."""
-    folder, name = path.rsplit("/", 1)
-    draft = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
-    with filesystem.open_output_stream(draft) as stream:
-        stream.write(content)
-    filesystem.move(draft, path)
-
-
-def read_file(filesystem: pyarrow.fs.FileSystem, path: str) -> bytes | None:
-    """Content of a file, None when there is none."""
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            return bytes(stream.read())
-    except FileNotFoundError:
-        return None
-
-
-@contextmanager
-def local_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, of all processes and threads of this machine.
-
-    The system drops it when its holder dies. Raises Conflict after LOCK_TIMEOUT_S.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise Conflict(
-                        f"The lake is locked by another writer: {path}.",
-                        f"It has held the lock for {LOCK_TIMEOUT_S:.0f} s.",
-                        "Look for a hanging `reco import` and end it, then try again.",
-                    ) from None
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
+def read_manifest(files: Files) -> Manifest:
+    """The live files as of now."""
+    text = files.read("events", "manifest.json")
+    return Manifest.loads(text) if text else Manifest()
