@@ -1,1 +1,1 @@
-"""What is allowed: caps, blocklists, diversity, and the ladder that never leaves a mail empty."""
+"""What is allowed: rules over slates, item frequency caps, the fallback ladder."""

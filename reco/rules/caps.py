@@ -1,0 +1,163 @@
+"""Item frequency cap: a subscriber sees an item at most N times in K days, over all campaigns.
+
+One Lua call a chunk checks and reserves together, so that two campaigns at once cannot both use the
+last showing; what was not sent is released. One hash a subscriber under tables.cap_key: item key
+(8 bytes) -> entries of 6 bytes, the UTC day (u16) and the hash of what showed it (u32). A second
+reservation by the same campaign costs nothing: a mail that is assembled again counts once.
+Needs HEXPIRE: Redis 7.4, Valkey 9.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import redis
+import xxhash
+from redis.commands.core import Script
+
+from reco.errors import ServiceUnavailable
+from reco.tables import cap_key
+
+Keys = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+Argument = bytes | int
+
+DAY_S: Final = 86_400
+
+# KEYS cap keys; ARGV times, last day that no longer counts, entry, picks, ttl (0 = look only), then
+# the candidates of each key (8 bytes an item, zeros = none). Gives a bit mask a key, low bit first.
+RESERVE: Final = """
+local times, past, picks, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[5]
+local entry, mine = ARGV[3], string.sub(ARGV[3], 3, 6)
+local none, out = string.rep('\\0', 8), {}
+for i, key in ipairs(KEYS) do
+  local fields = {}
+  for p = 1, #ARGV[5 + i], 8 do fields[#fields + 1] = string.sub(ARGV[5 + i], p, p + 7) end
+  local shown = redis.call('HMGET', key, unpack(fields))
+  local bits, left, writes, touched = 0, picks, {}, {}
+  for j, field in ipairs(fields) do
+    if left == 0 then break end
+    if field ~= none then
+      local old, live, count, known = shown[j] or '', '', 0, false
+      for p = 1, #old, 6 do
+        local low, high = string.byte(old, p, p + 1)
+        if low + 256 * high > past then
+          live = live .. string.sub(old, p, p + 5)
+          if string.sub(old, p + 2, p + 5) == mine then known = true else count = count + 1 end
+        end
+      end
+      if known or count < times then
+        bits, left = bits + 2 ^ (j - 1), left - 1
+        if not known then
+          writes[#writes + 1], writes[#writes + 2] = field, live .. entry
+          touched[#touched + 1] = field
+        end
+      end
+    end
+  end
+  if ttl ~= '0' and #touched > 0 then
+    redis.call('HSET', key, unpack(writes))
+    redis.call('HEXPIRE', key, ttl, 'FIELDS', #touched, unpack(touched))
+  end
+  out[i] = bits
+end
+return out
+"""
+
+# KEYS cap keys; ARGV the hash of what reserved, ttl, then the items of each key.
+RELEASE: Final = """
+local mine, ttl = ARGV[1], ARGV[2]
+for i, key in ipairs(KEYS) do
+  for p = 1, #ARGV[2 + i], 8 do
+    local field = string.sub(ARGV[2 + i], p, p + 7)
+    local old, rest = redis.call('HGET', key, field) or '', ''
+    for e = 1, #old, 6 do
+      if string.sub(old, e + 2, e + 5) ~= mine then rest = rest .. string.sub(old, e, e + 5) end
+    end
+    if rest == '' then redis.call('HDEL', key, field)
+    elseif rest ~= old then
+      redis.call('HSET', key, field, rest)
+      redis.call('HEXPIRE', key, ttl, 'FIELDS', 1, field)
+    end
+  end
+end
+return {}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """Who shows items when, and how often an item may be shown.
+
+    by     id of the campaign
+    day    today, UTC, in days since 1970
+    times  showings allowed in `days` days
+    """
+
+    by: str
+    day: int
+    times: int
+    days: int
+
+    @property
+    def tag(self) -> bytes:
+        """Four bytes that stand for `by` in an entry."""
+        return xxhash.xxh32_intdigest(self.by.encode()).to_bytes(4, "little")
+
+
+class Caps:
+    """Reserves showings in Redis. Holds nothing but the connection, so threads may share it."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._reserve = client.register_script(RESERVE)
+        self._release = client.register_script(RELEASE)
+
+    def choose(
+        self, showing: Showing, user_ids: Sequence[str], items: Keys, picks: int, *, reserve: bool
+    ) -> Bools:
+        """Mask [n, w] of the first `picks` candidates of items [n, w <= 52] that are below the cap.
+
+        They are counted as shown with `reserve`; without it nothing changes: for previews.
+        Raises ServiceUnavailable when Redis does not answer.
+        """
+        n, width = items.shape
+        if not n or not width:
+            return np.zeros((n, width), np.bool_)
+        ttl_s = showing.days * DAY_S if reserve else 0
+        entry = showing.day.to_bytes(2, "little") + showing.tag
+        head: list[Argument] = [showing.times, showing.day - showing.days, entry, picks, ttl_s]
+        bits = _call(self._reserve, user_ids, head + _rows(items))
+        masks: npt.NDArray[np.int64] = np.array(bits, np.int64)[:, None] >> np.arange(width)
+        return np.asarray(masks & 1).astype(np.bool_)
+
+    def release(self, showing: Showing, user_ids: Sequence[str], items: Keys) -> None:
+        """Give back what was reserved of items [n, k] for mails that were not sent.
+
+        Raises ServiceUnavailable when Redis does not answer.
+        """
+        if user_ids:
+            head: list[Argument] = [showing.tag, showing.days * DAY_S]
+            _call(self._release, user_ids, head + _rows(items))
+
+
+def first(items: Keys, picks: int) -> Bools:
+    """The mask of a campaign without a cap: the first `picks` candidates of items [n, w]."""
+    filled: Bools = items != 0
+    return np.asarray(filled & (np.cumsum(filled, axis=1) <= picks), np.bool_)
+
+
+def _rows(items: Keys) -> list[Argument]:
+    return [row.tobytes() for row in np.ascontiguousarray(items)]
+
+
+def _call(script: Script, user_ids: Sequence[str], args: list[Argument]) -> list[int]:
+    try:
+        return list(script(keys=[cap_key(user) for user in user_ids], args=args))
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise ServiceUnavailable(
+            "Redis does not answer, so item frequency caps are not checked.",
+            str(error),
+            "Check RECO_REDIS_URL and that the server runs.",
+        ) from error
