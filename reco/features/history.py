@@ -114,6 +114,8 @@ class Histories:
     def before(self, day: int) -> "Histories":
         """Only what happened before the UTC day `day`."""
         keep = np.flatnonzero(self.records["day"] < day)
+        if len(keep) == len(self.records):
+            return self
         offsets = _offsets(self.owner[keep], len(self))
         return Histories(self.records[keep], offsets, self.tokens, self.flags)
 
