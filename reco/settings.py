@@ -1,15 +1,21 @@
 """Addresses and secrets, from the environment (RECO_*) only. Nothing is read at import."""
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reco.errors import ConfigError
+
+PREFIX = "RECO_"
 
 
 class Settings(BaseSettings):
     """Where things are. An address left out means the embedded service under `home`."""
 
-    model_config = SettingsConfigDict(env_prefix="RECO_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     home: Path = Field(Path(".reco"), description="embedded state: lake, databases, outbox, keys")
     lake: str | None = Field(None, description="Parquet root: a path or any pyarrow filesystem URI")
@@ -28,5 +34,44 @@ class Settings(BaseSettings):
         None, description="key of the /v1 endpoints; made when missing"
     )
     link_key: SecretStr | None = Field(
-        None, description="signs links; made under home when missing"
+        None, description="signs links: 16 to 64 bytes in hexadecimal; made when missing"
     )
+
+    @field_validator("link_key")
+    @classmethod
+    def _hexadecimal(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                size = len(bytes.fromhex(value.get_secret_value()))
+            except ValueError:
+                size = 0
+            if not 16 <= size <= 64:
+                raise ValueError("must be 16 to 64 bytes in hexadecimal (openssl rand -hex 32)")
+        return value
+
+
+def read_settings() -> Settings:
+    """The settings of this process's environment.
+
+    Raises ConfigError that names everything wrong at once. A RECO_ name that is no setting is
+    wrong too: a misspelt address would quietly start an embedded server instead.
+    """
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    wrong = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = get_close_matches(name.upper(), known, n=1)
+            wrong.append(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for entry in error.errors(include_input=False):
+            message = entry["msg"].removeprefix("Value error, ")
+            wrong.append(f"{PREFIX}{str(entry['loc'][0]).upper()}: {message}")
+    if wrong:
+        raise ConfigError(
+            "The environment holds settings that cannot be used.",
+            "; ".join(wrong),
+            f"Correct or unset them. The settings are {', '.join(known)}.",
+        )
+    return settings
