@@ -13,11 +13,14 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     SmallInteger,
     String,
     Table,
     create_engine,
     func,
+    select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.engine import Engine
@@ -95,8 +98,15 @@ DELIVERIES = Table(
     Column("size_bytes", Integer),
     Column("queued_at", WHEN, nullable=False, server_default=func.now()),
     Column("settled_at", WHEN),
-    Index("deliveries_work", "campaign_id", "state", "next_at"),
+    # Claims walk the short queue, not the whole campaign.
+    Index("deliveries_queued", "campaign_id", "user_id", postgresql_where=text("state = 'queued'")),
+    Index("deliveries_due", "campaign_id", "next_at", postgresql_where=text("state = 'deferred'")),
+    # What a dead sender may have left behind. No campaign_id: hand-offs must find rows by the key.
+    Index("deliveries_leased", "lease_until", postgresql_where=text("lease_until is not null")),
 )
+
+FENCES = Sequence("delivery_fences", metadata=METADATA)  # one number a claim, ever rising
+SCHEMA_LOCK = 0x7265636F  # "reco"; processes that start together make the tables one by one
 
 
 def open_database(url: str) -> Engine:
@@ -108,7 +118,9 @@ def open_database(url: str) -> Engine:
         url.replace("postgresql://", "postgresql+psycopg://", 1), pool_pre_ping=True
     )
     try:
-        METADATA.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+            METADATA.create_all(connection)
     except OperationalError as error:
         raise ServiceUnavailable(
             f"PostgreSQL at {engine.url.render_as_string(hide_password=True)} does not answer.",
