@@ -1,0 +1,83 @@
+"""The Ray cluster of a run: the one we are told of or run inside, else a local one until the end.
+
+Takes Services, whose addresses every worker gets as its environment.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import ray
+import ray.data
+
+from reco.embedded import Services
+from reco.errors import ServiceUnavailable
+
+OBJECT_STORE_BYTES: Final = 1_000_000_000  # Ray's own choice, a third of the memory, is too greedy
+LOOPBACK: Final = "127.0.0.1"
+
+
+@contextmanager
+def connect(services: Services, *, verbose: bool = False, bars: bool = False) -> Iterator[None]:
+    """Use a cluster until the block ends; one that this process uses already is left as it is.
+
+    RAY_ADDRESS names a cluster, and `ray job submit` sets it; without it a local cluster starts,
+    with its dashboard on the loopback. A local cluster asks for a token, kept in
+    ~/.ray/auth_token, unless RAY_AUTH_MODE says otherwise.
+    `verbose` shows the workers' logs, `bars` the progress bars of Ray Data.
+
+    Raises ServiceUnavailable when the cluster does not answer.
+    """
+    if ray.is_initialized():
+        _quieten_data(bars)
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    env_vars = _without_the_jobs(services.environment())
+    try:
+        if address:
+            _init(address=address, runtime_env={"env_vars": env_vars}, log_to_driver=verbose)
+        else:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            # `uv run` would make Ray build an environment for its workers; ours is complete.
+            os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+            _init(
+                address="local",
+                runtime_env={"env_vars": env_vars},
+                log_to_driver=verbose,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=True,
+                dashboard_host=LOOPBACK,
+            )
+        _quieten_data(bars)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(**arguments: Any) -> None:
+    try:
+        ray.init(logging_level=logging.WARNING, **arguments)
+    except (ConnectionError, TimeoutError, RuntimeError) as error:
+        raise ServiceUnavailable(
+            f"There is no Ray cluster: {arguments['address']} does not answer.",
+            str(error).strip().splitlines()[0],
+            "Check RAY_ADDRESS, or unset it to start a local cluster.",
+        ) from error
+
+
+def _without_the_jobs(environment: dict[str, str]) -> dict[str, str]:
+    """What the submitted job does not set itself: Ray refuses a name that both set."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    theirs = (job.get("runtime_env") or {}).get("env_vars", {})
+    return {name: value for name, value in environment.items() if name not in theirs}
+
+
+def _quieten_data(bars: bool) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = bars
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
