@@ -1,0 +1,162 @@
+"""A template folder becomes one CompiledTemplate: MJML to HTML, CSS inlined, everything checked.
+
+Done once a campaign; what remains for each recipient is plain Jinja. The folder holds
+template.mjml, text.jinja, subject.jinja, preheader.jinja, meta.yaml (values of its own variables)
+and any blocks that these include.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import css_inline
+import yaml
+from mjml import mjml2html
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reco.errors import NotFound, TemplateError
+from render import sandbox, variables
+from render.placeholders import Hidden, hide
+from render.renderer import Renderer
+from render.sources import Piece, Written, folder_version, read_pieces, read_text
+from render.template import CompiledTemplate, Part
+from render.views import MADE, sample_item, sample_recipient
+
+STOCK: Final = Path(__file__).parent / "templates"
+
+_INLINE_STYLE: Final = re.compile(
+    r"<mj-style\b[^>]*\binline\s*=\s*[\"']inline[\"'][^>]*>(.*?)</mj-style>", re.DOTALL
+)
+_POSITION: Final = re.compile(r"at position (\d+):")
+_STRAY: Final = re.compile(r"<(?![A-Za-z/!?])")
+
+
+class Meta(BaseModel):
+    """meta.yaml: what the template is, and values for the names that only it uses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    variables: dict[str, object] = Field(default_factory=dict)
+
+
+def template_folder(name: str | Path) -> Path:
+    """Folder of a template: a path, or the name of one that comes with the package."""
+    path = Path(name)
+    for folder in (path, STOCK / path.name):
+        if (folder / "template.mjml").is_file():
+            return folder
+    stock = sorted(p.parent.name for p in STOCK.glob("*/template.mjml"))
+    raise NotFound(
+        f"there is no template {str(name)!r}",
+        "a template is a folder with a file template.mjml in it",
+        f"give the path of one, or the name of a stock template: {', '.join(stock)}",
+    )
+
+
+def compile_template(template: str | Path) -> CompiledTemplate:
+    """Compile a folder and try it on sample recipients of every segment.
+
+    Raises NotFound, or TemplateError with file, line and variable.
+    """
+    folder = template_folder(template)
+    meta = _meta(folder)
+    pieces = {name: read_pieces(folder, name) for name in _files(folder)}
+    written = {name: Written.of(pieces[name]) for name in pieces}
+    strict = sandbox.environment(html=True)
+    known = variables.known_names(meta.variables)
+    for source in written.values():
+        sandbox.template(strict, source.text, source)
+        variables.check(strict, source, known)
+    parts = {name: Part(source.text, source) for name, source in written.items()}
+    compiled = CompiledTemplate(
+        name=folder.name,
+        version=folder_version(folder),
+        html=Part(to_html(pieces["template.mjml"]), written["template.mjml"]),
+        text=parts["text.jinja"],
+        subject=parts["subject.jinja"],
+        preheader=parts["preheader.jinja"],
+        defaults=meta.variables,
+        segments=variables.segments(strict, written["template.mjml"]),
+    )
+    _try_out(compiled)
+    return compiled
+
+
+def to_html(pieces: Sequence[Piece]) -> str:
+    """MJML with Jinja tags to HTML with the same tags, `<mj-style inline="inline">` inlined."""
+    hidden = hide(pieces)
+    css = "\n".join(match[1] for match in _INLINE_STYLE.finditer(hidden.text))
+    # Blanks of the same length keep the positions that the compiler's errors give.
+    source = _INLINE_STYLE.sub(lambda match: " " * len(match[0]), hidden.text)
+    try:
+        html = mjml2html(source, disable_comments=False, fonts={})
+    except ValueError as error:
+        raise _mjml_error(error, source, hidden) from error
+    if css:
+        html = css_inline.CSSInliner(
+            inline_style_tags=False,
+            keep_style_tags=True,
+            keep_at_rules=True,
+            load_remote_stylesheets=False,
+            extra_css=css,
+        ).inline(html)
+    restored, lost = hidden.restore(html)
+    if lost:
+        raise TemplateError(
+            f"{lost[0].place}: {lost[0].text} has no place in the finished page",
+            "MJML allows no content there, or ignores the tag or attribute it stands in",
+            "move it into a section, a column or <mj-raw>, and look for a misspelt attribute",
+        )
+    return restored
+
+
+def _mjml_error(error: ValueError, source: str, hidden: Hidden) -> TemplateError:
+    found = _POSITION.search(str(error))
+    if found:
+        offset = len(source.encode()[: int(found[1])].decode(errors="ignore"))
+    else:
+        stray = _STRAY.search(source)
+        offset = stray.start() if stray else 0
+    shown = source[offset : offset + 40].split("\n")[0]
+    why = f"{str(error).removesuffix(' in root template')}, near {shown!r}"
+    todo = "check that each tag is closed, stands in a tag that may hold it, and that a bare < is &lt;"
+    return TemplateError(f"{hidden.place(offset)}: the MJML cannot be compiled", why, todo)
+
+
+def _files(folder: Path) -> tuple[str, ...]:
+    names = ("template.mjml", "text.jinja", "subject.jinja", "preheader.jinja")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise TemplateError(
+            f"{folder}: {', '.join(missing)} missing",
+            "a mail has an HTML part, a text part, a subject and a preheader",
+            "write them, or copy them from the stock template 'digest'",
+        )
+    return names
+
+
+def _meta(folder: Path) -> Meta:
+    if not (folder / "meta.yaml").is_file():
+        return Meta()
+    try:
+        meta = Meta.model_validate(yaml.safe_load(read_text(folder, "meta.yaml")) or {})
+    except (yaml.YAMLError, ValidationError) as error:
+        raise TemplateError("meta.yaml: cannot be read", str(error)) from error
+    taken = sorted(meta.variables.keys() & {"user", "recommendations", *MADE})
+    if taken:
+        raise TemplateError(
+            f"meta.yaml: the names {', '.join(taken)} are taken", todo="choose other names"
+        )
+    return meta
+
+
+def _try_out(template: CompiledTemplate) -> None:
+    """Render samples: each segment, with and without the names that may be empty."""
+    renderer = Renderer(template)
+    picks = [sample_item(number) for number in (1, 2, 3)]
+    for segment in ("", *template.segments):
+        for full in (True, False):
+            recipient = sample_recipient(segment, "Ana" if full else "")
+            renderer.render(recipient, picks, template.sample(full))
