@@ -1,0 +1,86 @@
+"""The report as one HTML page: numbers become words here, and the template only places them."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from reco.experiments.analysis import Result
+from reco.experiments.statistics import Interval
+from reco.outcomes import plots
+from reco.outcomes.results import Report
+from reco.outcomes.wording import amount, gap, gap_limits, lift, limits, number, p_value, share
+
+
+def page(report: Report) -> str:
+    """Self-contained HTML of a report."""
+    environment = Environment(
+        loader=PackageLoader("reco.outcomes", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"share": share, "number": number, "p": p_value}
+    show = partial(amount, currency=report.currency)
+    environment.globals |= {
+        "amount": show,
+        "limits": partial(limits, currency=report.currency),
+        "gap": partial(gap, currency=report.currency),
+        "lift": lift,
+    }
+    return environment.get_template("report.html.jinja").render(
+        report=report, headlines=headlines(report), drawn=_drawn(report)
+    )
+
+
+def headlines(report: Report) -> list[str]:
+    """What the primary metric says, a sentence for each arm against the control."""
+    analysis = report.analysis
+    if analysis is None:
+        return ["No mail was accepted, so there is nothing to compare."]
+    first = analysis.results[0]
+    values = {
+        a.arm: amount(a.estimate.value, first.metric.kind, report.currency) for a in first.arms
+    }
+    label = first.metric.label[:1].lower() + first.metric.label[1:]
+    if not first.comparisons:
+        return [f"{arm.capitalize()}: {label}: {value}." for arm, value in values.items()]
+    return [
+        f"{c.arm.capitalize()}: {label}: {values[c.arm]}, against {values[analysis.control]} in "
+        f"{analysis.control}. {_verdict(c.comparison.difference, first, report.currency)}"
+        for c in first.comparisons
+    ]
+
+
+def _verdict(difference: Interval, result: Result, currency: str) -> str:
+    if not math.isfinite(difference.low):
+        return "There are too few units to say more."
+    inside = difference.low <= 0 <= difference.high
+    said = "The difference may be chance" if inside else "The difference is more than chance"
+    kind = result.metric.kind
+    size, around = gap(difference.value, kind, currency), gap_limits(difference, kind, currency)
+    return f"{said}: {size} ({around})."
+
+
+def _drawn(report: Report) -> Mapping[str, Markup | list[Markup]]:
+    """Every plot of the page."""
+    drawn: dict[str, Markup | list[Markup]] = {}
+    if report.analysis:
+        drawn["results"] = [
+            Markup(plots.intervals(r.arms, _shower(r.metric.kind, report.currency)))
+            for r in report.analysis.results
+        ]
+    if report.delivery and report.delivery.exposures:
+        by_arm = report.delivery.exposures[1:]
+        drawn["curve"] = Markup(plots.curve(by_arm))
+        drawn["rungs"] = Markup(plots.rungs(by_arm))
+    if report.delivery and report.delivery.latencies:
+        drawn["latency"] = Markup(plots.latency(report.delivery.latencies))
+    return drawn
+
+
+def _shower(kind: str, currency: str) -> Callable[[float], str]:
+    return lambda value: amount(value, kind, currency)

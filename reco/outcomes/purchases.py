@@ -1,0 +1,105 @@
+"""What came of the mails: items shown, matched with what was really bought afterwards.
+
+Takes the deliveries of one campaign and the shop's events, gives one row a mail. A purchase counts
+for a mail whether or not the mail was its cause; only a comparison of arms speaks of causes.
+"""
+
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from reco.errors import InputError
+
+
+def match(
+    deliveries: pl.DataFrame,
+    purchases: pl.LazyFrame | pl.DataFrame,
+    start: datetime | None = None,
+    days: int = 28,
+) -> pl.DataFrame:
+    """Outcome of every accepted mail; any other mail was never read and stays unlabelled.
+
+    deliveries: user_id, arm, items (list[str]), and where known state and settled_at.
+    purchases: rows of tables.EVENTS; other types and rows without a time are passed over.
+    start: the window opens here, or, when None, where each mail was settled.
+
+    Gives user_id, arm; shown, known_shown (items, and those bought before); bought, repeats
+    (distinct shown items bought in the window, and those bought before too); any_bought;
+    revenue (of the bought ones); household_revenue and revenue_before (all purchases in the
+    window, and in an equally long one before it). Money is in the currency of the events.
+    """
+    mails = _accepted(deliveries, start)
+    pairs = _pairs(mails, purchases.lazy(), days).collect()
+    shown = mails.select("user_id", pl.col("items").list.unique().alias("item_id")).explode(
+        "item_id"
+    )
+    by_mail = (
+        shown.drop_nulls("item_id")
+        .join(pairs, on=["user_id", "item_id"], how="left")
+        .group_by("user_id")
+        .agg(
+            pl.len().alias("shown"),
+            pl.col("before").fill_null(value=False).sum().alias("known_shown"),
+            pl.col("inside").fill_null(value=False).sum().alias("bought"),
+            (pl.col("inside") & pl.col("before")).fill_null(value=False).sum().alias("repeats"),
+            pl.col("revenue").fill_null(0.0).sum(),
+        )
+    )
+    households = pairs.group_by("user_id").agg(
+        pl.col("revenue").sum().alias("household_revenue"), pl.col("revenue_before").sum()
+    )
+    return (
+        mails.select("user_id", "arm")
+        .join(by_mail, on="user_id", how="left", maintain_order="left")
+        .join(households, on="user_id", how="left", maintain_order="left")
+        .with_columns(
+            pl.col("shown", "known_shown", "bought", "repeats").fill_null(0).cast(pl.Int64),
+            pl.col("revenue", "household_revenue", "revenue_before").fill_null(0.0),
+        )
+        .with_columns((pl.col("bought") > 0).alias("any_bought"))
+    )
+
+
+def observed_until(purchases: pl.LazyFrame | pl.DataFrame) -> datetime | None:
+    """Time of the last purchase known; a window that ends later has not been seen whole."""
+    bought = purchases.lazy().filter(pl.col("type") == "purchase")
+    last: datetime | None = bought.select(pl.col("timestamp").max()).collect().item()
+    return last
+
+
+def _accepted(deliveries: pl.DataFrame, start: datetime | None) -> pl.DataFrame:
+    """Accepted mails with the opening of their window."""
+    if "state" in deliveries.columns:
+        deliveries = deliveries.filter(pl.col("state") == "accepted")
+    if start is not None:
+        opening = pl.lit(start).dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    elif "settled_at" in deliveries.columns:
+        opening = pl.col("settled_at").dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    else:
+        raise InputError(
+            "The mails have no time.",
+            "Without `start` each window opens at settled_at, which is missing.",
+            "Give the start of the window.",
+        )
+    return deliveries.select("user_id", "arm", "items", opening.alias("opened_at"))
+
+
+def _pairs(mails: pl.DataFrame, events: pl.LazyFrame, days: int) -> pl.LazyFrame:
+    """What each mailed household bought of each item: in the window, and before it."""
+    window = timedelta(days=days)
+    since = pl.col("timestamp") - pl.col("opened_at")
+    inside = (since >= timedelta(0)) & (since < window)
+    before = since < timedelta(0)
+    money = pl.coalesce("value", pl.col("price") * pl.col("quantity"), 0.0)
+    return (
+        events.filter((pl.col("type") == "purchase") & pl.col("timestamp").is_not_null())
+        .select("user_id", "item_id", "timestamp", money.alias("money"))
+        .join(mails.lazy().select("user_id", "opened_at"), on="user_id", how="inner")
+        .group_by("user_id", "item_id")
+        .agg(
+            inside.any().alias("inside"),
+            before.any().alias("before"),
+            pl.col("money").filter(inside).sum().alias("revenue"),
+            pl.col("money").filter(before & (since >= -window)).sum().alias("revenue_before"),
+        )
+    )

@@ -1,0 +1,237 @@
+"""The report: a campaign's ledger, the shop's events and the latencies become one page of numbers.
+
+`build` reads a campaign, `read_experiment` any plain file of (unit, arm, metrics); `to_html` and
+`to_json` write the same numbers, each defined in docs/METRICS.md.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from reco.catalogue import Catalogue
+from reco.errors import InputError
+from reco.experiments.analysis import FEW_UNITS, Analysis, Metric, analyse
+from reco.experiments.statistics import sample_ratio
+from reco.outcomes.exposure import exposures
+from reco.outcomes.page import page
+from reco.outcomes.purchases import match, observed_until
+from reco.outcomes.results import Bought, Delivery, Latency, Ledger, Report, Window
+
+FINAL_STATES: Final = ("accepted", "suppressed", "failed", "uncertain", "deferred")
+METRICS: Final = (
+    Metric("any_bought", "Mails with at least one recommended item bought", "share"),
+    Metric("bought", "Recommended items bought per mail"),
+    Metric("revenue", "Revenue of bought recommendations per mail (RPE)", "money"),
+    Metric("revenue_cut", "RPE, winsorised at P99.5", "money", winsorised=True),
+    Metric(
+        "household_revenue",
+        "All purchases of the household, adjusted by those before (CUPED)",
+        "money",
+        covariate="revenue_before",
+    ),
+)
+
+
+def build(
+    campaign: Mapping[str, Any],
+    deliveries: pl.DataFrame,
+    purchases: pl.LazyFrame,
+    latencies: pl.DataFrame | None,
+    catalogue: Catalogue,
+    *,
+    horizon_days: int = 28,
+    replay: bool,
+) -> Report:
+    """Report of a campaign (a row of database.CAMPAIGNS with its config) from its ledger rows.
+
+    deliveries: user_id, arm, state, items, scores, reasons, rung, size_bytes, settled_at.
+    latencies: stage, p50_ms, p95_ms, p99_ms, n. In a replay the window opens at the config's
+    as_of, else where each mail was accepted. Raises InputError when a replay has no as_of.
+    """
+    config: Mapping[str, Any] = campaign.get("config") or {}
+    arms = list(config.get("arms") or [])
+    weights = {str(arm["name"]): float(arm.get("weight", 1)) for arm in arms}
+    start = _start(config, replay)
+    outcomes = match(deliveries, purchases, start, horizon_days)
+    assigned = dict(deliveries.group_by("arm").len().iter_rows())
+    weights = weights or dict.fromkeys(sorted(assigned), 1.0)
+    analysis = _analysis(outcomes, _control(arms, sorted(weights)), weights)
+    delivery = Delivery(
+        window=_window(start, horizon_days, deliveries, observed_until(purchases)),
+        ledger=_ledger(deliveries),
+        assigned_ratio=sample_ratio(assigned, weights),
+        bought=_bought(outcomes, list(analysis.units) if analysis else []),
+        exposures=tuple(exposures(deliveries, catalogue, list(analysis.units) if analysis else [])),
+        mailable=int(catalogue.in_stock.sum()),
+        latencies=() if latencies is None else tuple(Latency(*row) for row in latencies.select(
+            "stage", "p50_ms", "p95_ms", "p99_ms", "n").iter_rows()),
+    )  # fmt: skip
+    report = Report(
+        title=str(campaign["campaign_id"]),
+        replay=replay,
+        currency=str(config.get("currency") or _currency(catalogue)),
+        analysis=analysis,
+        delivery=delivery,
+        cautions=(),
+    )
+    return _finished(report)
+
+
+def read_experiment(
+    path: Path,
+    *,
+    unit: str = "unit",
+    arm: str = "arm",
+    control: str | None = None,
+    weights: Mapping[str, float] | None = None,
+    metrics: Sequence[Metric] | None = None,
+) -> Report:
+    """Report of a finished experiment in a CSV or Parquet file, a row a unit or an observation.
+
+    Raises InputError when the file cannot be read or lacks a column.
+    """
+    try:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(
+            f"{path} cannot be read as an experiment.",
+            str(error).splitlines()[0],
+            "Give a CSV or Parquet file with the columns unit, arm and one or more metrics.",
+        ) from error
+    analysis = analyse(frame, metrics, unit=unit, arm=arm, control=control, weights=weights)
+    return _finished(Report(path.stem, False, "", analysis, None, ()))
+
+
+def to_html(report: Report) -> str:
+    """One self-contained page: no script, no font, no image from elsewhere."""
+    return page(report)
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON; numbers that do not exist are null."""
+    plain = dataclasses.asdict(report) | {"blocked": report.blocked}
+    return json.dumps(_known(plain), indent=2, ensure_ascii=False, default=datetime.isoformat)
+
+
+def _analysis(
+    outcomes: pl.DataFrame, control: str, weights: Mapping[str, float]
+) -> Analysis | None:
+    """Comparison with the control arm, or with the first one where the control got no mail."""
+    if outcomes.is_empty():
+        return None
+    present = set(outcomes["arm"])
+    reference = control if control in present else sorted(present)[0]
+    frame = outcomes.with_columns(pl.col("revenue").alias("revenue_cut"))
+    return analyse(frame, METRICS, unit="user_id", control=reference, weights=weights)
+
+
+def _finished(report: Report) -> Report:
+    """The report with its cautions, and without comparisons where the split is broken."""
+    analysis = report.analysis
+    if analysis and report.blocked:
+        analysis = analysis.without_comparisons()
+    return dataclasses.replace(report, analysis=analysis, cautions=_cautions(report))
+
+
+def _cautions(report: Report) -> tuple[str, ...]:
+    """What a reader must know before believing a number, gravest first."""
+    found, analysis, delivery = [], report.analysis, report.delivery
+    if report.blocked:
+        found.append(
+            "The arms do not have the sizes that their weights promise (p < 0.001). Something "
+            "lost or added subscribers on one side, so no comparison is shown."
+        )
+    if report.replay:
+        found.append(
+            "This is a replay. Purchases are matched after the fact; no mail was really read. The "
+            "numbers say how well each arm foresaw what households bought anyway, not what mail "
+            "makes them buy."
+        )
+    if delivery and not delivery.window.complete:
+        found.append(
+            f"The window of {delivery.window.days} days has not been seen whole: purchases are "
+            f"known until {_day(delivery.window.observed_until)}. All arms are cut alike."
+        )
+    if delivery and delivery.ledger.open:
+        found.append(
+            f"{delivery.ledger.open} recipients are still under way; the campaign has not ended."
+        )
+    if analysis and min(analysis.units.values()) < FEW_UNITS:
+        found.append(
+            f"An arm has fewer than {FEW_UNITS} units; the intervals of money are rough there."
+        )
+    if analysis and len(analysis.units) < 2:
+        found.append("There is only one arm, so there is nothing to compare it with.")
+    return tuple(found)
+
+
+def _start(config: Mapping[str, Any], replay: bool) -> datetime | None:
+    as_of = config.get("as_of")
+    if not replay:
+        return None
+    if as_of is None:
+        raise InputError(
+            "A replay has no as_of.",
+            "Nothing says where its window opens.",
+            "Set as_of in its config.",
+        )
+    start = as_of if isinstance(as_of, datetime) else datetime.fromisoformat(str(as_of))
+    return start if start.tzinfo else start.replace(tzinfo=UTC)
+
+
+def _window(
+    start: datetime | None, days: int, deliveries: pl.DataFrame, until: datetime | None
+) -> Window:
+    accepted = deliveries.filter(pl.col("state") == "accepted")
+    opened = start or accepted["settled_at"].max()
+    end = opened + timedelta(days=days) if isinstance(opened, datetime) else None
+    # A shop's last purchase of the last day comes before midnight: a day's grace.
+    complete = bool(until and end and until + timedelta(days=1) >= end)
+    return Window(start, days, until, complete)
+
+
+def _ledger(deliveries: pl.DataFrame) -> Ledger:
+    counts = dict(deliveries.group_by("state").len().sort("state").iter_rows())
+    states = {s: counts.pop(s, 0) for s in FINAL_STATES}
+    by_arm: dict[str, dict[str, int]] = {}
+    for arm, state, n in deliveries.group_by("arm", "state").len().sort("arm", "state").iter_rows():
+        by_arm.setdefault(arm, {})[state] = n
+    mean = deliveries.filter(pl.col("state") == "accepted")["size_bytes"].mean()
+    size = mean / 1024 if isinstance(mean, float) else None
+    return Ledger(deliveries.height, states | counts, by_arm, sum(counts.values()), size)
+
+
+def _bought(outcomes: pl.DataFrame, arms: list[str]) -> tuple[Bought, ...]:
+    columns = ("shown", "known_shown", "bought", "repeats")
+    sums = outcomes.group_by("arm").agg(pl.col(columns).sum()).rows_by_key("arm", unique=True)
+    return tuple(Bought(arm, *sums[arm]) for arm in arms)
+
+
+def _control(arms: Sequence[Mapping[str, Any]], names: list[str]) -> str:
+    """The arm with the editorial slate, else the one named control, else the first."""
+    editorial = [str(arm["name"]) for arm in arms if arm.get("slate") == "editorial"]
+    return [*editorial, *(n for n in names if n == "control"), *names, ""][0]
+
+
+def _currency(catalogue: Catalogue) -> str:
+    known = catalogue.frame["currency"].drop_nulls()
+    return str(known.mode().sort()[0]) if len(known) else ""
+
+
+def _day(when: datetime | None) -> str:
+    return when.strftime("%Y-%m-%d") if when else "never"
+
+
+def _known(value: Any) -> Any:
+    """The same structure with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _known(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
