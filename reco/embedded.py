@@ -20,7 +20,15 @@ from pydantic import SecretStr
 from reco.addresses import check_answers, check_form, connect_redis
 from reco.errors import ConfigError
 from reco.processes import Running, free_port, stop, write_secret
-from reco.servers import Outbox, Postgres, Server, Valkey, await_ready
+from reco.servers import (
+    Outbox,
+    Postgres,
+    Server,
+    Valkey,
+    await_ready,
+    postgres_binaries,
+    valkey_binary,
+)
 from reco.settings import Settings, read_settings
 
 EMBEDDABLE: Final = ("redis_url", "database_url", "smtp_url")
@@ -92,9 +100,9 @@ def open_services(settings: Settings | None = None, *, check: bool = True) -> It
 def _server(home: Path, name: str) -> Server:
     """The embedded server behind the setting `name`."""
     if name == "redis_url":
-        return Valkey(home / "valkey", _key(home, "valkey"))
+        return Valkey(home / "valkey", _key(home, "valkey"), valkey_binary())
     if name == "database_url":
-        return Postgres(home / "postgres", _key(home, "postgres"))
+        return Postgres(home / "postgres", _key(home, "postgres"), postgres_binaries())
     return Outbox(home / "outbox")
 
 

@@ -123,7 +123,8 @@ class Session(asyncio.Protocol):
             return None
         body = bytes(self._buffer[: end + 2])
         del self._buffer[: end + len(END_OF_DATA)]
-        too_big, self._discarding = self._discarding, False
+        too_big = self._discarding or len(body) > SIZE_LIMIT_BYTES
+        self._discarding = False
         recipients, sender = self._recipients, self._sender
         self._in_data, self._sender, self._recipients = False, None, []
         if too_big:

