@@ -15,8 +15,9 @@ import numpy.typing as npt
 import xxhash
 
 from reco.features.history import Histories
-from reco.features.items import BANDS, ItemView, price_bands
+from reco.features.items import BANDS, price_bands
 from reco.features.moment import Moment
+from reco.features.popularity import NEVER, ItemView
 from reco.features.view import COUNTED, TOP_CATEGORIES, WINDOWS_DAYS, Context, Floats, View
 
 VERSION: Final = (
@@ -160,7 +161,7 @@ USER_FEATURES: Final[tuple[Feature[View], ...]] = (
 
 
 def _counted(view: ItemView, column: str) -> Vector:
-    return view.counts[column].to_numpy().astype(np.float64)
+    return view.counts[column].astype(np.float64)
 
 
 def _price_bucket(view: ItemView) -> Vector:
@@ -174,9 +175,11 @@ def _trend(view: ItemView) -> Vector:
 
 
 def _freshness(view: ItemView) -> Vector:
-    sold = view.counts["first_day"].cast(float).fill_null(float("nan")).to_numpy()
+    sold = view.counts.first_day
+    known = (sold > 0) & (sold < NEVER)
     since = np.where(np.isnan(view.published_day), sold, view.published_day)
-    return np.where(since > 0, np.maximum(view.as_of_day - since, 0), np.nan)
+    fresh = np.maximum(view.as_of_day - since, 0)
+    return np.where(known | ~np.isnan(view.published_day), fresh, np.nan)
 
 
 def _repeat_rate(view: ItemView) -> Vector:

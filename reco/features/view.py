@@ -84,6 +84,11 @@ class View:
         return pairs(self.histories, self.context.as_of_day, self.context.target)
 
     @cached_property
+    def item_row(self) -> npt.NDArray[np.int32]:
+        """Catalogue row of the item of each pair, -1 where the catalogue does not have it."""
+        return self.context.items.index.rows(self.pairs.item)
+
+    @cached_property
     def active(self) -> tuple[Doubles, Doubles]:
         """Days since the first event (NaN without one) and number of days with one, each [n]."""
         age, owner = self._age[self._dated], self._owner[self._dated]
@@ -96,7 +101,7 @@ class View:
     @cached_property
     def categories(self) -> tuple[Doubles, Doubles]:
         """Codes (-1: none) and shares [n, TOP_CATEGORIES] of the best liked, by decayed count."""
-        weight, row = self._weight, self._item_row
+        weight, row = self._weight, self.item_row
         code = np.where(row >= 0, self.context.items.category[row], -1)
         known = code >= 0
         width = int(code.max(initial=0)) + 1
@@ -119,7 +124,7 @@ class View:
     def price_bands(self) -> Doubles:
         """Decayed count [n, BANDS] of what was bought in each price band."""
         band = np.where(
-            self._item_row >= 0, self.context.items.price_band[self._item_row], -1
+            self.item_row >= 0, self.context.items.price_band[self.item_row], -1
         ).astype(np.int64)
         known = band >= 0
         place = self.pairs.owner[known] * BANDS + band[known]
@@ -157,10 +162,6 @@ class View:
         slot_of = np.full(256, len(COUNTED), np.int64)
         slot_of[[type_code(name) for name in COUNTED]] = np.arange(len(COUNTED))
         return slot_of[self.histories.records["type"].astype(np.int64)]
-
-    @cached_property
-    def _item_row(self) -> npt.NDArray[np.int32]:
-        return self.context.items.index.rows(self.pairs.item)
 
     @cached_property
     def _weight(self) -> Doubles:
