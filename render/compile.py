@@ -88,17 +88,15 @@ def to_html(pieces: Sequence[Piece]) -> str:
     """MJML with Jinja tags to HTML with the same tags, `<mj-style inline="inline">` inlined."""
     hidden = hide(pieces)
     css = "\n".join(match[1] for match in _INLINE_STYLE.finditer(hidden.text))
-    # Blanks of the same length keep the positions that the compiler's errors give.
-    source = _INLINE_STYLE.sub(lambda match: " " * len(match[0]), hidden.text)
+    source = _INLINE_STYLE.sub(_without_inlined, hidden.text)
     try:
-        html = mjml2html(source, disable_comments=False, fonts={})
+        html = hidden.out_of_outlook(mjml2html(source, disable_comments=False, fonts={}))
     except ValueError as error:
         raise _mjml_error(error, source, hidden) from error
     if css:
         html = css_inline.CSSInliner(
             inline_style_tags=False,
             keep_style_tags=True,
-            keep_at_rules=True,
             load_remote_stylesheets=False,
             extra_css=css,
         ).inline(html)
@@ -112,6 +110,12 @@ def to_html(pieces: Sequence[Piece]) -> str:
     return restored
 
 
+def _without_inlined(style: re.Match[str]) -> str:
+    """Nothing, but @media rules cannot be inlined: then the whole block stays as well."""
+    # Blanks of the same length keep the positions that the compiler's errors give.
+    return style[0] if "@" in style[1] else " " * len(style[0])
+
+
 def _mjml_error(error: ValueError, source: str, hidden: Hidden) -> TemplateError:
     found = _POSITION.search(str(error))
     if found:
@@ -121,7 +125,9 @@ def _mjml_error(error: ValueError, source: str, hidden: Hidden) -> TemplateError
         offset = stray.start() if stray else 0
     shown = source[offset : offset + 40].split("\n")[0]
     why = f"{str(error).removesuffix(' in root template')}, near {shown!r}"
-    todo = "check that each tag is closed, stands in a tag that may hold it, and that a bare < is &lt;"
+    todo = (
+        "check that each tag is closed, stands in a tag that may hold it, and that a bare < is &lt;"
+    )
     return TemplateError(f"{hidden.place(offset)}: the MJML cannot be compiled", why, todo)
 
 

@@ -22,14 +22,14 @@ def known_locale(name: str) -> Locale:
 
 @lru_cache(maxsize=262_144)
 def format_price(price: float | None, currency: str = "USD", locale: str = "en_US") -> str:
-    """"$3.49", "3,49 €"; "" for a price that is not known (None, NaN or below 0)."""
+    """ "$3.49", "3,49 €"; "" for a price that is not known (None, NaN or below 0)."""
     if price is None or not price >= 0:
         return ""
     return str(format_currency(price, currency, locale=known_locale(locale)))
 
 
 def format_date(moment: date | datetime | None, locale: str = "en_US", style: str = "long") -> str:
-    """"December 4, 2017", "4. Dezember 2017"; "" for no date. Styles: short medium long full."""
+    """ "December 4, 2017", "4. Dezember 2017"; "" for no date. Styles: short medium long full."""
     if moment is None:
         return ""
     day = moment.date() if isinstance(moment, datetime) else moment

@@ -13,6 +13,7 @@ from typing import Final
 from render.sources import Kind, Piece
 
 _COMMENT: Final = re.compile(r"<!--(?!\[if|<!\[endif).*?-->", re.DOTALL)
+_OUTLOOK: Final = re.compile(r"<!--\[if [^\]]*\]>(?!<!).*?<!\[endif\]-->", re.DOTALL)
 _MARK: Final = re.compile(r"<!--|-->|</?[A-Za-z][\w:-]*|/?>|[\"']")
 # Elements whose content is text only: a comment there would be shown.
 _PLAIN: Final = frozenset({"mj-style", "mj-title", "mj-preview", "style", "title", "textarea"})
@@ -27,6 +28,15 @@ class Hidden:
     tags: tuple[Piece, ...]
     word: str
     starts: tuple[tuple[int, Piece], ...]  # offset in `text` of each piece, for error positions
+
+    def out_of_outlook(self, page: str) -> str:
+        """Within Outlook's conditional comments tags become words: comments do not nest.
+
+        MRML writes the tags between the sections of an mj-wrapper there, and rightly so: a loop
+        then repeats Outlook's table rows as well.
+        """
+        comment = re.compile(rf"<!--({re.escape(self.word)}\d+x)-->")
+        return _OUTLOOK.sub(lambda match: comment.sub(r"\1", match[0]), page)
 
     def restore(self, page: str) -> tuple[str, list[Piece]]:
         """The page with its tags back, and the tags that got lost on the way."""

@@ -15,7 +15,9 @@ from render.formats import format_date, format_price
 from render.sources import Written
 from render.views import VIEW_FIELDS
 
-_SAFE_LINK: Final = re.compile(r"(?:https?://|mailto:|tel:|data:image/png;base64,|#)", re.IGNORECASE)
+_SAFE_LINK: Final = re.compile(
+    r"(?:https?://|mailto:|tel:|data:image/png;base64,|#)", re.IGNORECASE
+)
 _OFFERED: Final = frozenset(
     "abs batch capitalize count default d e escape first float forceescape format int join last"
     " length list lower max min replace reverse round select selectattr reject rejectattr map slice"

@@ -121,9 +121,7 @@ def read_pieces(folder: Path, name: str) -> list[Piece]:
     return list(_expand(folder, name, (), ""))
 
 
-def _expand(
-    folder: Path, name: str, open_files: tuple[str, ...], asked_at: str
-) -> Iterator[Piece]:
+def _expand(folder: Path, name: str, open_files: tuple[str, ...], asked_at: str) -> Iterator[Piece]:
     if name in open_files or len(open_files) >= MAX_INCLUDE_DEPTH:
         raise TemplateError(
             f"{asked_at}: includes go round in a circle or too deep",
