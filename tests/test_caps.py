@@ -7,7 +7,7 @@ import pytest
 import redis as redis_client
 
 from reco.errors import ServiceUnavailable
-from reco.rules.caps import Caps, Showing, first
+from reco.rules.caps import DAY_S, KEPT_DAYS, Caps, Showing, first
 from reco.tables import cap_key, item_keys
 
 DAY = 17_500
@@ -54,10 +54,28 @@ def test_window_slides_and_the_server_forgets(redis):
 
     assert not caps.choose(showing("two", DAY + 6), USERS, ITEMS[:, :1], 1, reserve=False).any()
     assert caps.choose(showing("two", DAY + 7), USERS, ITEMS[:, :1], 1, reserve=False).all()
-    assert (
-        redis.ttl(cap_key("ann")) > 0
-        or redis.httl(cap_key("ann"), *redis.hkeys(cap_key("ann")))[0] > 0
-    )
+    assert 0 < redis.ttl(cap_key("ann")) <= KEPT_DAYS * DAY_S
+
+
+def test_a_short_window_does_not_forget_for_a_longer_one(redis):
+    caps = Caps(redis)
+    caps.choose(showing("one"), USERS, ITEMS[:, :1], 1, reserve=True)
+    caps.choose(showing("two", DAY + 8, days=2), USERS, ITEMS[:, :1], 1, reserve=True)
+
+    late = showing("three", DAY + 9, times=2, days=28)
+
+    assert not caps.choose(late, USERS, ITEMS[:, :1], 1, reserve=False).any()
+
+
+def test_what_is_long_past_is_dropped(redis):
+    caps = Caps(redis)
+    many = item_keys([f"x{i}" for i in range(260)]).reshape(1, -1)
+    for start in range(0, 260, 52):
+        caps.choose(showing("one"), ["ann"], many[:, start : start + 52], 52, reserve=True)
+
+    caps.choose(showing("two", DAY + 200), USERS, ITEMS[:, :1], 1, reserve=True)
+
+    assert redis.hlen(cap_key("ann")) == 1
 
 
 def test_release_gives_back_only_what_this_campaign_took(redis):

@@ -4,7 +4,8 @@ One Lua call a chunk checks and reserves together, so that two campaigns at once
 last showing; what was not sent is released. One hash a subscriber under tables.cap_key: item key
 (8 bytes) -> entries of 6 bytes, the UTC day (u16) and the hash of what showed it (u32). A second
 reservation by the same campaign costs nothing: a mail that is assembled again counts once.
-Needs HEXPIRE: Redis 7.4, Valkey 9.
+Only campaigns with a cap count their showings; these are forgotten after KEPT_DAYS, or after the
+longest window that has been asked for.
 """
 
 from collections.abc import Sequence
@@ -25,62 +26,67 @@ Bools = npt.NDArray[np.bool_]
 Argument = bytes | int
 
 DAY_S: Final = 86_400
+KEPT_DAYS: Final = 92  # so that a campaign with a short window keeps what a longer one asks for
 
-# KEYS cap keys; ARGV times, last day that no longer counts, entry, picks, ttl (0 = look only), then
-# the candidates of each key (8 bytes an item, zeros = none). Gives a bit mask a key, low bit first.
+# KEYS cap keys; ARGV times, last day that no longer counts, last day that is forgotten, entry,
+# picks, ttl (0 = look only), then the candidates of each key (8 bytes an item, zeros = none).
+# Gives a bit mask a key, low bit first.
 RESERVE: Final = """
-local times, past, picks, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[5]
-local entry, mine = ARGV[3], string.sub(ARGV[3], 3, 6)
+local times, past, gone = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local entry, picks, ttl = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local mine = string.sub(entry, 3, 6)
 local none, out = string.rep('\\0', 8), {}
 for i, key in ipairs(KEYS) do
   local fields = {}
-  for p = 1, #ARGV[5 + i], 8 do fields[#fields + 1] = string.sub(ARGV[5 + i], p, p + 7) end
+  for p = 1, #ARGV[6 + i], 8 do fields[#fields + 1] = string.sub(ARGV[6 + i], p, p + 7) end
   local shown = redis.call('HMGET', key, unpack(fields))
-  local bits, left, writes, touched = 0, picks, {}, {}
+  local bits, left, writes = 0, picks, {}
   for j, field in ipairs(fields) do
     if left == 0 then break end
     if field ~= none then
       local old, live, count, known = shown[j] or '', '', 0, false
       for p = 1, #old, 6 do
         local low, high = string.byte(old, p, p + 1)
-        if low + 256 * high > past then
-          live = live .. string.sub(old, p, p + 5)
+        local day = low + 256 * high
+        if day > gone then live = live .. string.sub(old, p, p + 5) end
+        if day > past then
           if string.sub(old, p + 2, p + 5) == mine then known = true else count = count + 1 end
         end
       end
       if known or count < times then
         bits, left = bits + 2 ^ (j - 1), left - 1
-        if not known then
-          writes[#writes + 1], writes[#writes + 2] = field, live .. entry
-          touched[#touched + 1] = field
-        end
+        if not known then writes[#writes + 1], writes[#writes + 2] = field, live .. entry end
       end
     end
   end
-  if ttl ~= '0' and #touched > 0 then
+  if ttl > 0 and #writes > 0 then
     redis.call('HSET', key, unpack(writes))
-    redis.call('HEXPIRE', key, ttl, 'FIELDS', #touched, unpack(touched))
+    if redis.call('TTL', key) < ttl then redis.call('EXPIRE', key, ttl) end
+    if redis.call('HLEN', key) > 256 then
+      local all = redis.call('HGETALL', key)
+      for a = 1, #all, 2 do
+        local low, high = string.byte(all[a + 1], -6, -5)
+        if low + 256 * high <= gone then redis.call('HDEL', key, all[a]) end
+      end
+    end
   end
   out[i] = bits
 end
 return out
 """
 
-# KEYS cap keys; ARGV the hash of what reserved, ttl, then the items of each key.
+# KEYS cap keys; ARGV the hash of what reserved, then the items of each key.
 RELEASE: Final = """
-local mine, ttl = ARGV[1], ARGV[2]
+local mine = ARGV[1]
 for i, key in ipairs(KEYS) do
-  for p = 1, #ARGV[2 + i], 8 do
-    local field = string.sub(ARGV[2 + i], p, p + 7)
+  for p = 1, #ARGV[1 + i], 8 do
+    local field = string.sub(ARGV[1 + i], p, p + 7)
     local old, rest = redis.call('HGET', key, field) or '', ''
     for e = 1, #old, 6 do
       if string.sub(old, e + 2, e + 5) ~= mine then rest = rest .. string.sub(old, e, e + 5) end
     end
     if rest == '' then redis.call('HDEL', key, field)
-    elseif rest ~= old then
-      redis.call('HSET', key, field, rest)
-      redis.call('HEXPIRE', key, ttl, 'FIELDS', 1, field)
-    end
+    elseif rest ~= old then redis.call('HSET', key, field, rest) end
   end
 end
 return {}
@@ -125,9 +131,15 @@ class Caps:
         n, width = items.shape
         if not n or not width:
             return np.zeros((n, width), np.bool_)
-        ttl_s = showing.days * DAY_S if reserve else 0
-        entry = showing.day.to_bytes(2, "little") + showing.tag
-        head: list[Argument] = [showing.times, showing.day - showing.days, entry, picks, ttl_s]
+        kept_days = max(showing.days, KEPT_DAYS)
+        head: list[Argument] = [
+            showing.times,
+            showing.day - showing.days,
+            showing.day - kept_days,
+            showing.day.to_bytes(2, "little") + showing.tag,
+            picks,
+            kept_days * DAY_S if reserve else 0,
+        ]
         bits = _call(self._reserve, user_ids, head + _rows(items))
         masks: npt.NDArray[np.int64] = np.array(bits, np.int64)[:, None] >> np.arange(width)
         return np.asarray(masks & 1).astype(np.bool_)
@@ -138,8 +150,7 @@ class Caps:
         Raises ServiceUnavailable when Redis does not answer.
         """
         if user_ids:
-            head: list[Argument] = [showing.tag, showing.days * DAY_S]
-            _call(self._release, user_ids, head + _rows(items))
+            _call(self._release, user_ids, [showing.tag, *_rows(items)])
 
 
 def first(items: Keys, picks: int) -> Bools:
