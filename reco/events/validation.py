@@ -1,0 +1,105 @@
+"""From a source row to a row of reco.tables, or to the reason why it is none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import polars as pl
+
+from reco.events.attributes import is_json_object, with_attributes
+from reco.events.conversion import convert, kind_of, to_text
+from reco.events.mapping import Mapping
+from reco.tables import REQUIRED, TABLES
+
+EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+UNREADABLE: Final = {
+    "number": "{} is not a number",
+    "time": "unreadable {}",
+    "boolean": "{} is not true or false",
+}
+Rule = tuple[str, pl.Expr]  # reason, and where it holds
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Rows of our table, and beside each the reason why it is refused, null for a good one."""
+
+    rows: pl.DataFrame
+    reasons: pl.Series
+
+
+def check(frame: pl.DataFrame, mapping: Mapping) -> Checked:
+    """Rows under our names (mapping.renamed) as our types, further columns in `attributes`.
+
+    Columns of the table that the source lacks are left out, so that a merge keeps what is known.
+    """
+    schema = TABLES[mapping.table]
+    given = [f for f in schema if f.name in frame.columns and f.name != "attributes"]
+    kinds = {field.name: kind_of(field) for field in given}
+    typed = frame.select(
+        convert(pl.col(name), frame.schema[name], kind, mapping).alias(name)
+        for name, kind in kinds.items()
+    )
+    typed = with_attributes(typed, frame, schema.names)
+    present = frame.select(
+        to_text(pl.col(name), frame.schema[name]).is_not_null().alias(f"has {name}")
+        for name, kind in kinds.items()
+        if kind in UNREADABLE
+    )
+    rules = [*_missing(mapping.table, typed.columns)]
+    rules += [
+        (UNREADABLE[kind].format(name), pl.col(f"has {name}") & pl.col(name).is_null())
+        for name, kind in kinds.items()
+        if kind in UNREADABLE
+    ]
+    rules += _bounds(typed)
+    return Checked(typed, first_reason(pl.concat([typed, present], how="horizontal"), rules))
+
+
+def _missing(table: str, columns: Sequence[str]) -> list[Rule]:
+    may_be_null = ("timestamp",)  # of a shop that knows no times
+    return [
+        (f"missing {name}", pl.col(name).is_null())
+        for name in REQUIRED[table]
+        if name in columns and name not in may_be_null
+    ]
+
+
+def _bounds(typed: pl.DataFrame) -> list[Rule]:
+    rules: list[Rule] = []
+    for name, kind in typed.schema.items():
+        if kind.is_float():
+            rules.append((f"{name} is not finite", ~pl.col(name).is_finite()))
+    if "timestamp" in typed.columns:
+        rules.append(("timestamp before 1990", pl.col("timestamp") < EARLIEST))
+        rules.append(("timestamp after 2100", pl.col("timestamp") >= LATEST))
+    if "type" in typed.columns:
+        rules += _returns(typed.columns)
+    if "price" in typed.columns:
+        rules.append(("price is negative", pl.col("price") < 0))
+    if "attributes" in typed.columns:
+        rules.append(("attributes is no JSON object", pl.lit(~is_json_object(typed["attributes"]))))
+    return rules
+
+
+def _returns(columns: Sequence[str]) -> list[Rule]:
+    """A purchase that gives money or goods back is a return: it must not count as a liking."""
+    signed = [name for name in ("value", "quantity") if name in columns]
+    if not signed:
+        return []
+    negative = pl.any_horizontal(pl.col(name) < 0 for name in signed)
+    rules: list[Rule] = [("return", (pl.col("type") == "purchase") & negative)]
+    if "quantity" in columns:
+        taken_back = pl.col("type") == "return"
+        rules.append(("quantity is negative", (pl.col("quantity") < 0) & ~taken_back))
+    return rules
+
+
+def first_reason(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.Series:
+    """The reason of the first rule that holds for a row, null where none does."""
+    whens = [pl.when(holds).then(pl.lit(reason)) for reason, holds in rules]
+    if not whens:
+        return pl.Series("reason", [None] * len(frame), dtype=pl.String)
+    return frame.select(pl.coalesce(whens).alias("reason")).to_series()
