@@ -101,9 +101,9 @@ def analyse(
     """
     _check_columns(frame, [unit, arm])
     frame = frame.with_columns(pl.col(arm).cast(pl.String)).drop_nulls([unit, arm])
+    counts = _units(frame, unit, arm)
     metrics = detect(frame, unit, arm) if metrics is None else list(metrics)
     _check_columns(frame, [m.column for m in metrics])
-    counts = _units(frame, unit, arm)
     control = control or ("control" if "control" in counts else next(iter(counts)))
     if control not in counts:
         raise InputError(
@@ -126,7 +126,7 @@ def detect(frame: pl.DataFrame, unit: str, arm: str) -> list[Metric]:
     for name, kind in frame.schema.items():
         if name in (unit, arm) or not (kind.is_numeric() or kind == pl.Boolean):
             continue
-        only_bits = kind == pl.Boolean or frame[name].drop_nulls().is_in([0, 1]).all()
+        only_bits = kind == pl.Boolean or bool(((frame[name] == 0) | (frame[name] == 1)).all())
         found.append(Metric(name, name.replace("_", " "), "share" if only_bits else "number"))
     if not found:
         raise InputError(

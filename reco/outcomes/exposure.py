@@ -23,6 +23,7 @@ class Exposure:
 
     arm: str
     mails: int
+    empty: int  # mails without any item, which the fallback ladder promises never to send
     slots: int
     distinct: int
     coverage: float  # distinct items shown / items that could be mailed
@@ -58,6 +59,7 @@ def _exposure(arm: str, mails: pl.DataFrame, mailable: int) -> Exposure:
     return Exposure(
         arm=arm,
         mails=mails.height,
+        empty=int((mails["items"].list.drop_nulls().list.len().fill_null(0) == 0).sum()),
         slots=int(counts.sum()),
         distinct=len(counts),
         coverage=len(counts) / mailable if mailable else 0.0,
@@ -81,7 +83,7 @@ def _shares(codes: pl.Series, names: dict[int, str]) -> dict[str, float]:
     """Share of each name that occurs, in the order of the codes; nulls are left out."""
     known = codes.drop_nulls()
     counts = dict(known.value_counts().iter_rows())
-    return {names.get(c, f"code {c}"): counts[c] / len(known) for c in sorted(counts)}
+    return {names[code]: counts[code] / len(known) for code in sorted(counts)}
 
 
 def _words(name: str) -> str:

@@ -7,7 +7,6 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reco.experiments.analysis import Result
 from reco.experiments.statistics import Interval
 from reco.outcomes import plots
 from reco.outcomes.results import Report
@@ -45,24 +44,23 @@ def headlines(report: Report) -> list[str]:
     values = {
         a.arm: amount(a.estimate.value, first.metric.kind, report.currency) for a in first.arms
     }
-    label = first.metric.label[:1].lower() + first.metric.label[1:]
+    label = first.metric.label
     if not first.comparisons:
-        return [f"{arm.capitalize()}: {label}: {value}." for arm, value in values.items()]
+        return [f"{label}: {value} in {arm}." for arm, value in values.items()]
+    against = f"against {values[analysis.control]} in {analysis.control}"
     return [
-        f"{c.arm.capitalize()}: {label}: {values[c.arm]}, against {values[analysis.control]} in "
-        f"{analysis.control}. {_verdict(c.comparison.difference, first, report.currency)}"
+        f"{label}: {values[c.arm]} in {c.arm}, {against}. "
+        f"{_verdict(c.comparison.difference, first.metric.kind, report.currency)}"
         for c in first.comparisons
     ]
 
 
-def _verdict(difference: Interval, result: Result, currency: str) -> str:
+def _verdict(difference: Interval, kind: str, currency: str) -> str:
     if not math.isfinite(difference.low):
         return "There are too few units to say more."
-    inside = difference.low <= 0 <= difference.high
-    said = "The difference may be chance" if inside else "The difference is more than chance"
-    kind = result.metric.kind
+    chance = "may be chance" if difference.low <= 0 <= difference.high else "is more than chance"
     size, around = gap(difference.value, kind, currency), gap_limits(difference, kind, currency)
-    return f"{said}: {size} ({around})."
+    return f"The difference of {size} ({around}) {chance}."
 
 
 def _drawn(report: Report) -> Mapping[str, Markup | list[Markup]]:

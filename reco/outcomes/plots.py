@@ -4,6 +4,7 @@ Each function takes finished numbers and gives one <svg> to be put into the page
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Final
@@ -13,9 +14,10 @@ from reco.models.slates import Rung
 from reco.outcomes.exposure import Exposure
 from reco.outcomes.results import Latency
 
-WIDTH: Final = 720  # units of every viewBox; the page scales it
-LABELS: Final = 132  # left margin that holds the names
-VALUES: Final = 96  # right margin that holds the numbers
+WIDTH: Final = 600  # units of every viewBox; the page scales it
+LABELS: Final = 104  # left margin that holds the names
+NAME_LENGTH: Final = 14  # longer names are cut, with the whole one as a tooltip
+VALUES: Final = 90  # right margin that holds the numbers
 ROW: Final = 30
 ARMS: Final = 6  # classes a0 (the control) … a5 of the style sheet
 RUNGS: Final = tuple(rung.name.lower() for rung in Rung)  # classes r0 … r6
@@ -25,13 +27,13 @@ LINE: Final = "M{:.1f},{:.1f}V{:.1f}"
 def intervals(arms: Sequence[ArmEstimate], show: Callable[[float], str]) -> str:
     """A dot with its confidence limits for each arm, on one axis from 0."""
     known = [v for a in arms for v in (a.estimate.value, a.estimate.high) if math.isfinite(v)]
-    ticks = _ticks(max(known, default=1.0))
-    x = _linear(0.0, ticks[-1])
+    steps = ticks(max(known, default=1.0))
+    x = _linear(0.0, steps[-1])
     height = ROW * len(arms) + 30
-    parts = _grid([(x(t), show(t)) for t in ticks], height - 24)
+    parts = _grid([(x(t), _short(show(t))) for t in steps], height - 24)
     for i, arm in enumerate(arms):
         y, e = ROW * i + 20, arm.estimate
-        parts.append(_text(LABELS - 12, y + 4, arm.arm, "name"))
+        parts.append(_name(y + 4, arm.arm))
         if not math.isfinite(e.value):
             continue
         if math.isfinite(e.low):
@@ -54,7 +56,7 @@ def latency(stages: Sequence[Latency]) -> str:
         y = ROW * i + 20
         p50, p95, p99 = (x(max(v, floor)) for v in (stage.p50_ms, stage.p95_ms, stage.p99_ms))
         parts += [
-            _text(LABELS - 12, y + 4, stage.stage, "name"),
+            _name(y + 4, stage.stage),
             f'<path class="whisker a1" d="M{p50:.1f},{y}H{p99:.1f}"/>',
             f'<circle class="dot a1" cx="{p50:.1f}" cy="{y}" r="5"/>',
             f'<path class="tick a1" d="{LINE.format(p95, y - 7, y + 7)}"/>',
@@ -66,17 +68,19 @@ def latency(stages: Sequence[Latency]) -> str:
 
 def rungs(shown: Sequence[Exposure]) -> str:
     """A bar an arm, cut into the shares of its mails by the rung of their weakest pick."""
-    names = list(dict.fromkeys(name for e in shown for name in e.rungs))
+    names = [name for name in RUNGS if any(name in e.rungs for e in shown)]
     width = WIDTH - LABELS
     parts = []
     for i, exposure in enumerate(shown):
         y, left = ROW * i + 6, float(LABELS)
-        parts.append(_text(LABELS - 12, y + 15, exposure.arm, "name"))
+        parts.append(_name(y + 15, exposure.arm))
         for name, share in exposure.rungs.items():
             size = width * share
             parts.append(_bar(name, (left, y), (max(size - 1, 0.5), 20), f"{name}: {share:.1%}"))
             if share > 0.12:
-                parts.append(_text(left + 8, y + 14, f"{share:.0%}", "inside"))
+                parts.append(
+                    _text(left + 8, y + 14, f"{share:.0%}", f"inside on{RUNGS.index(name)}")
+                )
             left += size
     y, left = ROW * len(shown) + 22, float(LABELS)
     for name in names:
@@ -96,7 +100,7 @@ def curve(shown: Sequence[Exposure]) -> str:
     for share in (0.0, 0.5, 1.0):
         y = base - share * (base - 12)
         parts.append(f'<path class="grid" d="M{LABELS},{y:.1f}H{WIDTH - VALUES}"/>')
-        parts.append(_text(LABELS - 12, y + 4, f"{share:.0%}", "name"))
+        parts.append(_text(LABELS - 12, y + 4, f"{share:.0%}", "level"))
     for i, exposure in enumerate(shown):
         points = [(x(rank), base - share * (base - 12)) for rank, share in exposure.curve]
         if not points:
@@ -107,11 +111,11 @@ def curve(shown: Sequence[Exposure]) -> str:
         parts.append(f'<circle class="dot a{i % ARMS}" cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="4"/>')
         y = 40 + 18 * i
         parts.append(f'<circle class="dot a{i % ARMS}" cx="{WIDTH - VALUES + 18}" cy="{y}" r="4"/>')
-        parts.append(_text(WIDTH - VALUES + 28, y + 4, exposure.arm, "legend"))
+        parts.append(_text(WIDTH - VALUES + 28, y + 4, _cut(exposure.arm, 10), "legend"))
     return _svg(height, "Share of slots taken by the most shown items", parts)
 
 
-def _ticks(roof: float) -> list[float]:
+def ticks(roof: float) -> list[float]:
     """Four to seven round numbers from 0 to at least `roof`."""
     raw = max(roof, 1e-9) / 4
     power = 10.0 ** math.floor(math.log10(raw))
@@ -128,17 +132,28 @@ def _logarithmic(low: float, high: float) -> Callable[[float], float]:
     return lambda v: scale(math.log10(v))
 
 
-def _grid(ticks: Sequence[tuple[float, str]], base: float) -> list[str]:
-    lines = [f'<path class="grid" d="{LINE.format(x, 6, base)}"/>' for x, _ in ticks]
-    return lines + [_text(x, base + 17, label, "axis") for x, label in ticks]
+def _grid(marks: Sequence[tuple[float, str]], base: float) -> list[str]:
+    lines = [f'<path class="grid" d="{LINE.format(x, 6, base)}"/>' for x, _ in marks]
+    return lines + [_text(x, base + 17, label, "axis") for x, label in marks]
 
 
 def _bar(rung: str, at: tuple[float, float], size: tuple[float, float], title: str) -> str:
-    code = RUNGS.index(rung) if rung in RUNGS else 0
-    return (
-        f'<rect class="bar r{code}" x="{at[0]:.1f}" y="{at[1]:.1f}" width="{size[0]:.1f}" '
-        f'height="{size[1]}"><title>{escape(title)}</title></rect>'
-    )
+    place = f'x="{at[0]:.1f}" y="{at[1]:.1f}" width="{size[0]:.1f}" height="{size[1]}"'
+    return f'<rect class="r{RUNGS.index(rung)}" {place}><title>{escape(title)}</title></rect>'
+
+
+def _name(y: float, name: str) -> str:
+    words = escape(_cut(name, NAME_LENGTH))
+    return f'<text x="0" y="{y:.1f}">{words}<title>{escape(name)}</title></text>'
+
+
+def _cut(name: str, length: int) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def _short(number: str) -> str:
+    """A tick without the zeros that a measured value needs: $2.00 is $2, 0.500 is 0.5."""
+    return re.sub(r"\.?0+(?=\D*$)", "", number) if "." in number else number
 
 
 def _text(x: float, y: float, words: str, role: str) -> str:

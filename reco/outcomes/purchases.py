@@ -19,9 +19,9 @@ def match(
 ) -> pl.DataFrame:
     """Outcome of every accepted mail; any other mail was never read and stays unlabelled.
 
-    deliveries: user_id, arm, items (list[str]), and where known state and settled_at.
+    deliveries: user_id, arm, items (list[str]), and where known state and accepted_at.
     purchases: rows of tables.EVENTS; other types and rows without a time are passed over.
-    start: the window opens here, or, when None, where each mail was settled.
+    start: the window opens here, or, when None, where each mail was accepted.
 
     Gives user_id, arm; shown, known_shown (items, and those bought before); bought, repeats
     (distinct shown items bought in the window, and those bought before too); any_bought;
@@ -73,12 +73,12 @@ def _accepted(deliveries: pl.DataFrame, start: datetime | None) -> pl.DataFrame:
         deliveries = deliveries.filter(pl.col("state") == "accepted")
     if start is not None:
         opening = pl.lit(start).dt.convert_time_zone("UTC").dt.cast_time_unit("us")
-    elif "settled_at" in deliveries.columns:
-        opening = pl.col("settled_at").dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    elif "accepted_at" in deliveries.columns:
+        opening = pl.col("accepted_at").dt.convert_time_zone("UTC").dt.cast_time_unit("us")
     else:
         raise InputError(
             "The mails have no time.",
-            "Without `start` each window opens at settled_at, which is missing.",
+            "Without `start` each window opens at accepted_at, which is missing.",
             "Give the start of the window.",
         )
     return deliveries.select("user_id", "arm", "items", opening.alias("opened_at"))

@@ -50,7 +50,8 @@ def build(
 ) -> Report:
     """Report of a campaign (a row of database.CAMPAIGNS with its config) from its ledger rows.
 
-    deliveries: user_id, arm, state, items, scores, reasons, rung, size_bytes, settled_at.
+    deliveries: as Ledger.rows gives them: user_id, arm, state, items, reasons, rung, size_bytes,
+    accepted_at.
     latencies: stage, p50_ms, p95_ms, p99_ms, n. In a replay the window opens at the config's
     as_of, else where each mail was accepted. Raises InputError when a replay has no as_of.
     """
@@ -189,7 +190,7 @@ def _window(
     start: datetime | None, days: int, deliveries: pl.DataFrame, until: datetime | None
 ) -> Window:
     accepted = deliveries.filter(pl.col("state") == "accepted")
-    opened = start or accepted["settled_at"].max()
+    opened = start or accepted["accepted_at"].max()
     end = opened + timedelta(days=days) if isinstance(opened, datetime) else None
     # A shop's last purchase of the last day comes before midnight: a day's grace.
     complete = bool(until and end and until + timedelta(days=1) >= end)

@@ -7,6 +7,7 @@ from reco.experiments.statistics import Interval
 
 DASH: Final = "–"
 MINUS: Final = "−"
+NBSP: Final = "\u00a0"  # a number and its unit stay on one line
 SYMBOLS: Final = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 
 
@@ -16,19 +17,19 @@ def amount(value: float, kind: str, currency: str) -> str:
         return DASH
     sign, size = (MINUS if value < 0 else ""), abs(value)
     if kind == "share":
-        return f"{sign}{100 * size:.{_decimals(100 * size)}f} %"
+        return f"{sign}{100 * size:.{_decimals(100 * size)}f}{NBSP}%"
     if kind == "money":
         symbol = SYMBOLS.get(currency)
         digits = f"{size:,.2f}"
-        return f"{sign}{symbol}{digits}" if symbol else f"{sign}{digits} {currency}".rstrip()
-    return f"{sign}{size:,.{_decimals(size) + 1}f}"
+        return f"{sign}{symbol}{digits}" if symbol else f"{sign}{digits}{NBSP}{currency}".rstrip()
+    return f"{sign}{size:,.{3 if size < 10 else 1 if size < 1000 else 0}f}"
 
 
 def gap(value: float, kind: str, currency: str) -> str:
     """A signed difference; of shares in percentage points."""
     text = amount(value, kind, currency)
     if kind == "share":
-        text = text.replace(" %", " pp")
+        text = text.replace(f"{NBSP}%", f"{NBSP}pp")
     return f"+{text}" if value > 0 else text
 
 
@@ -49,20 +50,21 @@ def limits(interval: Interval, kind: str, currency: str, *, signed: bool = False
 
 
 def lift(value: float) -> str:
-    """A relative difference: +285 %, or times when it is beyond reading as a percentage."""
+    """A relative difference: +41 %, −4.3 %."""
     if not math.isfinite(value):
         return DASH
-    if value >= 9:
-        return f"{value + 1:.1f}×"
     sign = "+" if value > 0 else MINUS if value < 0 else ""
-    return f"{sign}{abs(value):.0%}".replace("%", " %") if abs(value) >= 0.1 else (
-        f"{sign}{100 * abs(value):.1f} %"
-    )  # fmt: skip
+    return f"{sign}{100 * abs(value):,.{0 if abs(value) >= 0.1 else 1}f}{NBSP}%"
 
 
 def share(value: float, decimals: int = 1) -> str:
-    """A part of a whole: 31.2 %."""
-    return DASH if not math.isfinite(value) else f"{100 * value:.{decimals}f} %"
+    """A part of a whole, 31.2 %, that is never rounded to nothing."""
+    if not math.isfinite(value):
+        return DASH
+    least = 10.0**-decimals
+    if 0 < 100 * value < least / 2:
+        return f"< {least:.{decimals}f}{NBSP}%"
+    return f"{100 * value:.{decimals}f}{NBSP}%"
 
 
 def number(value: float) -> str:
