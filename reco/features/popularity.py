@@ -47,7 +47,8 @@ class ItemCounts:
         self.first_day = np.full(m, NEVER, np.int64)
 
     def __getitem__(self, name: str) -> Ints:
-        return self.totals[COUNTS.index(name)]
+        row: Ints = self.totals[COUNTS.index(name)]
+        return row
 
     def add(self, part: SomeCounts) -> None:
         """Add the counts of another chunk of subscribers."""

@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from reco.features.history import NO_PROFILING
+from reco.subscribers.store import Subscriber
+
 PROFILE_FIELDS: Final = ("region", "language", "device", "plan", "signup_source")
 WIDTH: Final = 16  # tokens a subscriber: the fields above, then attributes by name
 
@@ -26,3 +29,17 @@ def tokens_of(profiles: Sequence[Mapping[str, object]]) -> npt.NDArray[np.uint32
             if value is not None:
                 out[i, j] = xxhash.xxh32_intdigest(f"{name}={value}".encode()) or 1
     return out
+
+
+def profiles_of(
+    subscribers: Sequence[Subscriber | None],
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
+    """Tokens [n, WIDTH] and flags [n] of subscribers; None, and who refuses profiling, has none."""
+    refused = [s is not None and not s.consent_profiling for s in subscribers]
+    profiles = [
+        {}
+        if s is None or no
+        else {f: getattr(s, f) for f in PROFILE_FIELDS} | {"attributes": s.attributes}
+        for s, no in zip(subscribers, refused, strict=True)
+    ]
+    return tokens_of(profiles), np.where(refused, NO_PROFILING, 0).astype(np.uint16)

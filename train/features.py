@@ -1,0 +1,171 @@
+"""The features stage: one Ray Data task a bucket of the lake, one pass, no shuffle.
+
+Takes events before a time, gives user and item tables in the lake and, if asked, the packed
+histories in the online store; all of them are read from the same histories.
+"""
+
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import ray
+import ray.data
+
+from reco.catalogue import Catalogue
+from reco.errors import NotFound
+from reco.events.lake import Lake
+from reco.features.definitions import ITEM_FEATURES, USER_FEATURES, read_all
+from reco.features.history import cutoff_day, from_events
+from reco.features.items import ItemFacts
+from reco.features.online import FeaturesMeta, OnlineStore
+from reco.features.popularity import ItemCounts, ItemView, SomeCounts, count_items, popular_keys
+from reco.features.profile import profiles_of
+from reco.features.table import frame_of, table_name, users_name
+from reco.features.targets import strongest
+from reco.features.view import Context, View
+from reco.subscribers.store import SubscriberStore
+from reco.tables import type_code, user_bucket
+from reco.terminal import Report
+
+COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "quantity")
+POPULAR: Final = 500  # keys kept for the fallback ladder
+PAGE: Final = 5_000  # subscribers a query
+CHUNK: Final = 4_096  # subscribers whose features are read at once; bounds a task's memory
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSummary:
+    """What a run made."""
+
+    as_of: datetime
+    users: int
+    events: int  # before as_of
+    items: int  # of the catalogue
+    seconds: float
+    tables: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class BucketResult:
+    """What a task gives back; the rest lies in the lake and in the online store."""
+
+    users: int
+    events: int
+    items: SomeCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every task of a run shares; read once from Ray's object store, without a copy."""
+
+    lake: Lake
+    store: SubscriberStore | None
+    online: OnlineStore | None
+    as_of: datetime
+    context: Context
+
+
+def run(
+    lake: Lake,
+    store: SubscriberStore | None,
+    online: OnlineStore | None,
+    as_of: datetime,
+    progress: Report,
+    target: str | None = None,
+) -> FeatureSummary:
+    """Make the feature tables as of a time, and load the online store when there is one.
+
+    `target` is the event type that stands for "wanted it": the strongest in the lake by default.
+    Without `store` there are no profiles and only subscribers with events.
+    Raises NotFound when the lake is empty, ServiceUnavailable.
+    """
+    began = time.perf_counter()
+    catalogue = Catalogue.of(lake.items())
+    types = lake.manifest().types()
+    if not types:
+        raise NotFound(
+            "There are no features without events.",
+            f"The lake at {lake.path()} holds none.",
+            "Run `reco import events FILE...` first.",
+        )
+    context = Context(
+        cutoff_day(as_of), ItemFacts.of(catalogue), type_code(target or strongest(types))
+    )
+    job = Job(lake, store, online, as_of, context)
+    counts, users, events = ItemCounts(len(catalogue)), 0, 0
+    for done, part in enumerate(_map_buckets(job), start=1):
+        counts.add(part.items)
+        users, events = users + part.users, events + part.events
+        progress("features", done, lake.buckets)
+    if online is not None:
+        online.write_meta(FeaturesMeta(as_of, users, popular_keys(catalogue, counts, POPULAR)))
+    items = read_all(ITEM_FEATURES, ItemView.of(catalogue, counts, context.as_of_day))
+    # Written last: where it lies, the user tables are complete.
+    tables = [users_name(as_of, bucket) for bucket in range(lake.buckets)]
+    tables.append(table_name(as_of, "items"))
+    ids = catalogue.frame.select("item_id")
+    lake.write_table(tables[-1], ids.hstack(frame_of(items, ITEM_FEATURES)))
+    return FeatureSummary(as_of, users, events, len(catalogue), time.perf_counter() - began, tables)
+
+
+def build_bucket(job: Job, bucket: int, members: Sequence[str]) -> BucketResult:
+    """Table and online rows of a bucket: everybody with events, and the subscribers `members`."""
+    events = job.lake.read_bucket(bucket, before=job.as_of, columns=COLUMNS)
+    users = sorted({*events["user_id"].unique(), *members})
+    tokens, flags = _profiles(job.store, users)
+    histories = from_events(events, users, tokens, flags)
+    if job.online is not None:
+        job.online.load(users, histories, int(job.as_of.timestamp()))
+    items, values = ItemCounts(len(job.context.items)), []
+    for start in range(0, len(users), CHUNK):
+        view = View(histories.take(start, min(start + CHUNK, len(users))), job.context)
+        values.append(read_all(USER_FEATURES, view))
+        items.add(count_items(view))
+    matrix = np.concatenate([np.zeros((0, len(USER_FEATURES)), np.float32), *values])
+    table = pl.DataFrame({"user_id": pl.Series(users, dtype=pl.String)})
+    job.lake.write_table(
+        users_name(job.as_of, bucket), table.hstack(frame_of(matrix, USER_FEATURES))
+    )
+    return BucketResult(len(users), len(events), items.some())
+
+
+def _map_buckets(job: Job) -> Iterator[BucketResult]:
+    """Results of all buckets, as they come."""
+    members = _members(job.store, job.lake.buckets)
+    rows = [{"bucket": bucket, "members": ids} for bucket, ids in enumerate(members)]
+    task = partial(_task, shared=ray.put(job))
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task)
+    for row in dataset.iter_rows():
+        yield pickle.loads(row["result"])
+
+
+def _task(row: dict[str, Any], shared: ray.ObjectRef[Job]) -> dict[str, bytes]:
+    result = build_bucket(ray.get(shared), row["bucket"], row["members"])
+    return {"result": pickle.dumps(result)}
+
+
+def _members(store: SubscriberStore | None, buckets: int) -> list[list[str]]:
+    """Ids of the subscribers of each bucket; tasks read the profiles themselves."""
+    members: list[list[str]] = [[] for _ in range(buckets)]
+    page = store.ids(limit=PAGE) if store else []
+    while store and page:
+        for user_id in page:
+            members[user_bucket(user_id, buckets)].append(user_id)
+        page = store.ids(after=page[-1], limit=PAGE)
+    return members
+
+
+def _profiles(
+    store: SubscriberStore | None, users: Sequence[str]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
+    if store is None:
+        return profiles_of([None] * len(users))
+    pages = [store.get(users[start : start + PAGE]) for start in range(0, len(users), PAGE)]
+    return profiles_of([subscriber for page in pages for subscriber in page])
