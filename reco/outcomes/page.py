@@ -10,7 +10,17 @@ from markupsafe import Markup
 from reco.experiments.statistics import Interval
 from reco.outcomes import plots
 from reco.outcomes.results import Report
-from reco.outcomes.wording import amount, gap, gap_limits, lift, limits, number, p_value, share
+from reco.outcomes.wording import (
+    amount,
+    gap,
+    gap_limits,
+    lift,
+    limits,
+    milliseconds,
+    number,
+    p_value,
+    share,
+)
 
 
 def page(report: Report) -> str:
@@ -22,7 +32,7 @@ def page(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": share, "number": number, "p": p_value}
+    environment.filters |= {"ms": milliseconds, "share": share, "number": number, "p": p_value}
     show = partial(amount, currency=report.currency)
     environment.globals |= {
         "amount": show,

@@ -13,6 +13,7 @@ from reco.experiments.analysis import ArmEstimate
 from reco.models.slates import Rung
 from reco.outcomes.exposure import Exposure
 from reco.outcomes.results import Latency
+from reco.outcomes.wording import milliseconds
 
 WIDTH: Final = 600  # units of every viewBox; the page scales it
 LABELS: Final = 104  # left margin that holds the names
@@ -51,7 +52,7 @@ def latency(stages: Sequence[Latency]) -> str:
     x = _logarithmic(floor, roof)
     decades = [floor * 10**i for i in range(round(math.log10(roof / floor)) + 1)]
     height = ROW * len(stages) + 30
-    parts = _grid([(x(d), f"{d:g} ms") for d in decades], height - 24)
+    parts = _grid([(x(d), milliseconds(d)) for d in decades], height - 24)
     for i, stage in enumerate(stages):
         y = ROW * i + 20
         p50, p95, p99 = (x(max(v, floor)) for v in (stage.p50_ms, stage.p95_ms, stage.p99_ms))
@@ -61,7 +62,7 @@ def latency(stages: Sequence[Latency]) -> str:
             f'<circle class="dot a1" cx="{p50:.1f}" cy="{y}" r="5"/>',
             f'<path class="tick a1" d="{LINE.format(p95, y - 7, y + 7)}"/>',
             f'<path class="tick a1" d="{LINE.format(p99, y - 4, y + 4)}"/>',
-            _text(WIDTH - VALUES + 12, y + 4, f"p95 {stage.p95_ms:.3g} ms", "value"),
+            _text(WIDTH - VALUES + 12, y + 4, f"p95 {milliseconds(stage.p95_ms)}", "value"),
         ]
     return _svg(height, "Latency of each stage: p50, p95, p99", parts)
 

@@ -72,6 +72,11 @@ def number(value: float) -> str:
     return f"{value:,}"
 
 
+def milliseconds(value: float) -> str:
+    """A time with three figures, in whole milliseconds from 100 on."""
+    return f"{value:,.0f}{NBSP}ms" if value >= 100 else f"{value:.3g}{NBSP}ms"
+
+
 def p_value(value: float | None) -> str:
     """A probability that never pretends to be 0."""
     if value is None or not math.isfinite(value):
