@@ -5,31 +5,21 @@ template.mjml, text.jinja, subject.jinja, preheader.jinja, meta.yaml (values of 
 and any blocks that these include.
 """
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import css_inline
 import yaml
-from mjml import mjml2html
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reco.errors import NotFound, TemplateError
 from render import sandbox, variables
-from render.placeholders import Hidden, hide
+from render.mjml import to_html
 from render.renderer import Renderer
-from render.sources import Piece, Written, folder_version, read_pieces, read_text
+from render.sources import Written, folder_version, read_pieces, read_text
 from render.template import CompiledTemplate, Part
 from render.views import MADE, sample_item, sample_recipient
 
 STOCK: Final = Path(__file__).parent / "templates"
-
-_INLINE_STYLE: Final = re.compile(
-    r"<mj-style\b[^>]*\binline\s*=\s*[\"']inline[\"'][^>]*>(.*?)</mj-style>", re.DOTALL
-)
-_POSITION: Final = re.compile(r"at position (\d+):")
-_STRAY: Final = re.compile(r"<(?![A-Za-z/!?])")
 
 
 class Meta(BaseModel):
@@ -82,53 +72,6 @@ def compile_template(template: str | Path) -> CompiledTemplate:
     )
     _try_out(compiled)
     return compiled
-
-
-def to_html(pieces: Sequence[Piece]) -> str:
-    """MJML with Jinja tags to HTML with the same tags, `<mj-style inline="inline">` inlined."""
-    hidden = hide(pieces)
-    css = "\n".join(match[1] for match in _INLINE_STYLE.finditer(hidden.text))
-    source = _INLINE_STYLE.sub(_without_inlined, hidden.text)
-    try:
-        html = hidden.out_of_outlook(mjml2html(source, disable_comments=False, fonts={}))
-    except ValueError as error:
-        raise _mjml_error(error, source, hidden) from error
-    if css:
-        html = css_inline.CSSInliner(
-            inline_style_tags=False,
-            keep_style_tags=True,
-            load_remote_stylesheets=False,
-            extra_css=css,
-        ).inline(html)
-    restored, lost = hidden.restore(html)
-    if lost:
-        raise TemplateError(
-            f"{lost[0].place}: {lost[0].text} has no place in the finished page",
-            "MJML allows no content there, or ignores the tag or attribute it stands in",
-            "move it into a section, a column or <mj-raw>, and look for a misspelt attribute",
-        )
-    return restored
-
-
-def _without_inlined(style: re.Match[str]) -> str:
-    """Nothing, but @media rules cannot be inlined: then the whole block stays as well."""
-    # Blanks of the same length keep the positions that the compiler's errors give.
-    return style[0] if "@" in style[1] else " " * len(style[0])
-
-
-def _mjml_error(error: ValueError, source: str, hidden: Hidden) -> TemplateError:
-    found = _POSITION.search(str(error))
-    if found:
-        offset = len(source.encode()[: int(found[1])].decode(errors="ignore"))
-    else:
-        stray = _STRAY.search(source)
-        offset = stray.start() if stray else 0
-    shown = source[offset : offset + 40].split("\n")[0]
-    why = f"{str(error).removesuffix(' in root template')}, near {shown!r}"
-    todo = (
-        "check that each tag is closed, stands in a tag that may hold it, and that a bare < is &lt;"
-    )
-    return TemplateError(f"{hidden.place(offset)}: the MJML cannot be compiled", why, todo)
 
 
 def _files(folder: Path) -> tuple[str, ...]:

@@ -161,6 +161,12 @@ def _cut(text: str, file: str) -> Iterator[tuple[Piece, str | None]]:
 
 def _cut_text(piece: Piece) -> Iterator[tuple[Piece, str | None]]:
     """Text around `<mj-include path="…"/>`, MJML's own way to say include."""
+    if len(_MJ_INCLUDE.findall(piece.text)) != piece.text.count("<mj-include"):
+        line = piece.line + piece.text[: piece.text.index("<mj-include")].count("\n")
+        raise TemplateError(
+            f"{piece.file}:{line}: mj-include takes a path and nothing else",
+            todo="write {% include 'blocks/name.mjml' %}; styles go into <mj-style>",
+        )
     done = 0
     for match in _MJ_INCLUDE.finditer(piece.text):
         line = piece.line + piece.text.count("\n", 0, match.start())

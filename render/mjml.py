@@ -1,0 +1,87 @@
+"""MJML with Jinja tags in it becomes HTML with the same tags in it, by MRML and css-inline."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Final
+
+import css_inline
+from mjml import mjml2html
+
+from reco.errors import TemplateError
+from render.placeholders import Hidden, hide
+from render.sources import Kind, Piece
+
+TAGS: Final = frozenset((
+    "mj-accordion", "mj-accordion-element", "mj-accordion-text", "mj-accordion-title", "mj-all",
+    "mj-attributes", "mj-body", "mj-breakpoint", "mj-button", "mj-carousel", "mj-carousel-image",
+    "mj-class", "mj-column", "mj-divider", "mj-font", "mj-group", "mj-head", "mj-hero", "mj-image",
+    "mj-include", "mj-navbar", "mj-navbar-link", "mj-preview", "mj-raw", "mj-section", "mj-social",
+    "mj-social-element", "mj-spacer", "mj-style", "mj-table", "mj-text", "mj-title", "mj-wrapper",
+))  # fmt: skip
+_TAG: Final = re.compile(r"</?(mj-[\w-]+)")
+_INLINE_STYLE: Final = re.compile(
+    r"<mj-style\b[^>]*\binline\s*=\s*[\"']inline[\"'][^>]*>(.*?)</mj-style>", re.DOTALL
+)
+_POSITION: Final = re.compile(r"at position (\d+):")
+_STRAY: Final = re.compile(r"<(?![A-Za-z/!?])")
+
+
+def to_html(pieces: Sequence[Piece]) -> str:
+    """MJML with Jinja tags to HTML with the same tags, `<mj-style inline="inline">` inlined."""
+    _check_tags(pieces)
+    hidden = hide(pieces)
+    css = "\n".join(match[1] for match in _INLINE_STYLE.finditer(hidden.text))
+    source = _INLINE_STYLE.sub(_without_inlined, hidden.text)
+    try:
+        html = hidden.out_of_outlook(mjml2html(source, disable_comments=False, fonts={}))
+    except ValueError as error:
+        raise _mjml_error(error, source, hidden) from error
+    if css:
+        html = css_inline.CSSInliner(
+            inline_style_tags=False,
+            keep_style_tags=True,
+            load_remote_stylesheets=False,
+            extra_css=css,
+        ).inline(html)
+    restored, lost = hidden.restore(html)
+    if lost:
+        raise TemplateError(
+            f"{lost[0].place}: {lost[0].text} has no place in the finished page",
+            "MJML allows no content there, or ignores the tag or attribute it stands in",
+            "move it into a section, a column or <mj-raw>, and look for a misspelt attribute",
+        )
+    return restored
+
+
+def _without_inlined(style: re.Match[str]) -> str:
+    """Nothing, but @media rules cannot be inlined: then the whole block stays as well."""
+    # A comment of the same length keeps the positions that the compiler's errors give.
+    return style[0] if "@" in style[1] else f"<!--{' ' * (len(style[0]) - 7)}-->"
+
+
+def _mjml_error(error: ValueError, source: str, hidden: Hidden) -> TemplateError:
+    found = _POSITION.search(str(error))
+    if found:
+        offset = len(source.encode()[: int(found[1])].decode(errors="ignore"))
+    else:
+        stray = _STRAY.search(source)
+        offset = stray.start() if stray else 0
+    shown = source[offset : offset + 40].split("\n")[0]
+    why = f"{str(error).split(' in root template')[0]} near {shown!r}"
+    todo = "close every tag, put it where it may stand, and write a bare < as &lt;"
+    return TemplateError(f"{hidden.place(offset)}: the MJML cannot be compiled", why, todo)
+
+
+def _check_tags(pieces: Sequence[Piece]) -> None:
+    """MRML leaves out what it does not know, and the mail would miss it."""
+    for piece in pieces:
+        for match in _TAG.finditer(piece.text if piece.kind is Kind.TEXT else ""):
+            if match[1] not in TAGS:
+                line = piece.line + piece.text[: match.start()].count("\n")
+                close = get_close_matches(match[1], sorted(TAGS), 1)
+                raise TemplateError(
+                    f"{piece.file}:{line}: there is no MJML tag <{match[1]}>",
+                    "it would be left out of the mail",
+                    f"did you mean <{close[0]}>?" if close else f"known: {', '.join(sorted(TAGS))}",
+                )
