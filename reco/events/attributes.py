@@ -20,7 +20,7 @@ def with_attributes(typed: pl.DataFrame, source: pl.DataFrame, known: list[str])
         typed = typed.with_columns(text.alias(COLUMN))
     if not further:
         return typed
-    made = source.select(_sparse(source.select(further)).alias("made")).to_series()
+    made = sparse_json(source.select(further))
     if COLUMN not in typed.columns:
         return typed.with_columns(made.alias(COLUMN))
     both = pl.col(COLUMN).str.strip_suffix("}") + "," + made.str.strip_prefix("{")
@@ -48,14 +48,15 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _sparse(frame: pl.DataFrame) -> pl.Expr:
-    """JSON of a row; null fields are cut out.
+def sparse_json(frame: pl.DataFrame) -> pl.Series:
+    """JSON object of each row without its null fields; null for a row of nulls.
 
     A quote in a text is escaped, so that no text can look like an empty field.
     """
     text = pl.struct(frame.columns).struct.json_encode()
     for name in frame.columns:
         if frame[name].null_count():
-            text = text.str.replace(re.escape(json.dumps(name, ensure_ascii=False)) + ":null,?", "")
+            field = re.escape(json.dumps(name, ensure_ascii=False))
+            text = text.str.replace(f"{field}:null,?", "")
     text = text.str.replace(r",\}$", "}")
-    return pl.when(text != "{}").then(text)
+    return frame.select(pl.when(text != "{}").then(text).alias(COLUMN)).to_series()
