@@ -9,8 +9,10 @@ from reco.errors import ConfigError
 
 # Control characters and the line separators that mail parsers split at; lone surrogates.
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+MAX_NAME: Final = 64  # characters of a display name: what is longer is not a name
+
 _LINE: Final = 76
-_WORD_BYTES: Final = 45  # base64 of 45 bytes and "=?utf-8?b?" "?=" make 72 characters
+_WORD_BYTES: Final = 39  # as base64 in "=?utf-8?b?…?=" 64 characters, and "Subject: " fits before
 _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL: Final = re.compile(
     rf'{_ATOM}(?:\.{_ATOM})*|"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"'
@@ -45,11 +47,11 @@ def unstructured(name: str, value: str) -> str:
 
 
 def display_name(value: str) -> str:
-    """A name before an address, with the blank after it; "" for none."""
-    value = clean("To", value).strip()
+    """A name before an address, with the blank after it; "" for none, cut off at MAX_NAME."""
+    value = clean("To", value).strip()[:MAX_NAME]
     if not value:
         return ""
-    if value.isascii() and "=?" not in value and len(value) <= 60:
+    if value.isascii() and "=?" not in value:
         if _PLAIN_NAME.fullmatch(value):
             return value + " "
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')

