@@ -325,6 +325,18 @@ def test_several_rows_of_a_unit_widen_the_interval():
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
+def test_several_treated_arms_share_the_risk_of_chance():
+    rng = np.random.default_rng(3)
+    frame = pl.DataFrame(
+        {"unit": range(900), "arm": ["control", "x", "y"] * 300, "spent": rng.normal(5, 1, 900)}
+    )
+    (result,) = analyse(frame).results
+    p_values = [c.comparison.p_value for c in result.comparisons]
+
+    assert max(c.q_value for c in result.comparisons) == pytest.approx(max(p_values))
+    assert all(c.q_value >= p for c, p in zip(result.comparisons, p_values, strict=True))
+
+
 def test_a_missing_label_is_left_out_and_not_zero():
     frame = pl.DataFrame(
         {"unit": [1, 2, 3, 4], "arm": ["a", "a", "b", "b"], "x": [2.0, None, 4, 6]}
@@ -370,7 +382,7 @@ def test_numbers_read_as_people_write_them():
     ]  # fmt: skip
 
     assert [text.replace("\u00a0", " ") for text in said] == [
-        "31.2 %", "€1,234.50", "2.50 PLN", "–", "−3.1 pp", "+$1.50", "+40 %", "−4.3 %",
+        "31.2 %", "€1,234.50", "2.50 PLN", "–", "−3.12 pp", "+$1.50", "+40 %", "−4.3 %",
         "< 0.01 %", "< 0.001", "–",
     ]  # fmt: skip
 

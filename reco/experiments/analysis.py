@@ -53,7 +53,7 @@ class ArmEstimate:
 
 @dataclass(frozen=True, slots=True)
 class ArmComparison:
-    """A metric of one arm against the control; `q_value` is its p among all secondary ones."""
+    """A metric of one arm against the control; `q_value` is p after adjustment."""
 
     arm: str
     comparison: Comparison
@@ -102,7 +102,7 @@ def analyse(
     _check_columns(frame, [unit, arm])
     frame = frame.with_columns(pl.col(arm).cast(pl.String)).drop_nulls([unit, arm])
     counts = _units(frame, unit, arm)
-    metrics = detect(frame, unit, arm) if metrics is None else list(metrics)
+    metrics = list(metrics) if metrics else detect(frame, unit, arm)
     _check_columns(frame, [m.column for m in metrics])
     control = control or ("control" if "control" in counts else next(iter(counts)))
     if control not in counts:
@@ -189,12 +189,16 @@ def _samples(
 
 
 def _with_q_values(results: tuple[Result, ...]) -> tuple[Result, ...]:
-    """Results in which every comparison of a secondary metric has its adjusted p."""
-    p_values = [c.comparison.p_value for r in results[1:] for c in r.comparisons]
-    adjusted = iter(false_discovery(p_values))
-    return results[:1] + tuple(
-        replace(r, comparisons=tuple(replace(c, q_value=next(adjusted)) for c in r.comparisons))
-        for r in results[1:]
+    """Results with adjusted p: the secondary metrics together; the primary one over its arms."""
+    several = len(results[0].comparisons) > 1
+    return (_adjusted(results[:1]) if several else results[:1]) + _adjusted(results[1:])
+
+
+def _adjusted(family: tuple[Result, ...]) -> tuple[Result, ...]:
+    q_values = iter(false_discovery([c.comparison.p_value for r in family for c in r.comparisons]))
+    return tuple(
+        replace(r, comparisons=tuple(replace(c, q_value=next(q_values)) for c in r.comparisons))
+        for r in family
     )
 
 

@@ -8,9 +8,9 @@ from reco.experiments.statistics import LEVEL, Interval, Sample
 def always_valid(treated: Sample, control: Sample, planned: int, level: float = LEVEL) -> Interval:
     """Difference with limits that hold at all looks at once, however often one looks.
 
-    Asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas
-    (arXiv 2103.06476, theorem 2.2). `planned` is the number of units in both arms at which it is
-    to be tightest, there about 1.5 times as wide as an interval of a fixed horizon.
+    Asymptotic confidence sequence with a normal mixture, Waudby-Smith and others (arXiv
+    2103.06476). `planned` is the number of units in both arms at which it is to be tightest; there
+    it is about 1.5 times as wide as an interval of a fixed horizon.
     """
     n, gap = treated.n + control.n, treated.mean - control.mean
     if min(treated.n, control.n) < 2:

@@ -81,7 +81,7 @@ def linearise(numerator: Floats, denominator: Floats) -> Floats:
     """Values [n] with the ratio sum(numerator) / sum(denominator) as mean and its delta variance.
 
     Numerator and denominator are sums of one unit, such as clicks and mails of a subscriber.
-    Deng, Knoblich, Lu (2018), "Applying the delta method in metric analytics", section 3.
+    Deng, Knoblich, Lu (2018), "Applying the delta method in metric analytics".
     Raises InputError when the denominators add up to 0.
     """
     total = float(denominator.sum())

@@ -46,7 +46,7 @@ def page(report: Report) -> str:
 
 
 def headlines(report: Report) -> list[str]:
-    """What the primary metric says, a sentence for each arm against the control."""
+    """What the primary metric says, of each arm against the control where they may be compared."""
     analysis = report.analysis
     if analysis is None:
         return ["No mail was accepted, so there is nothing to compare."]
@@ -54,9 +54,9 @@ def headlines(report: Report) -> list[str]:
     values = {
         a.arm: amount(a.estimate.value, first.metric.kind, report.currency) for a in first.arms
     }
-    label = first.metric.label
+    label = first.metric.label[:1].upper() + first.metric.label[1:]
     if not first.comparisons:
-        return [f"{label}: {value} in {arm}." for arm, value in values.items()]
+        return [f"{label}: {', '.join(f'{value} in {arm}' for arm, value in values.items())}."]
     against = f"against {values[analysis.control]} in {analysis.control}"
     return [
         f"{label}: {values[c.arm]} in {c.arm}, {against}. "

@@ -84,5 +84,5 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _decimals(size: float) -> int:
-    return 1 if size >= 1 or size == 0 else 2
+def _decimals(percent: float) -> int:
+    return 1 if percent >= 10 else 2
