@@ -38,6 +38,7 @@ ROWS: Final = pl.Schema(
         "user_id": pl.String(),
         "arm": pl.String(),
         "state": pl.String(),
+        "fence": pl.Int64(),
         "attempts": pl.Int32(),
         "message_id": pl.String(),
         "rung": pl.Int16(),
@@ -157,9 +158,7 @@ class Ledger:
         return due.astimezone(UTC) if due else None
 
     def rows(self, campaign_id: str) -> pl.DataFrame:
-        """Every delivery of a campaign, by user_id: user_id, arm, state, attempts, message_id,
-        rung, items, scores, reasons, reply, size_bytes, queued_at, accepted_at.
-        """
+        """Every delivery of a campaign, by user_id, with the columns of `ROWS`."""
         rows = self._fetch(ledger_sql.ROWS, {"campaign": campaign_id})
         return pl.DataFrame(rows, schema=ROWS, orient="row")
 

@@ -110,7 +110,7 @@ NEXT_DUE: Final = SQL("""
     select min(next_at) from deliveries where campaign_id = %(campaign)s and state = 'deferred'
 """)
 ROWS: Final = SQL("""
-    select user_id, arm, state, attempts, message_id, rung, items, scores, reasons, reply,
+    select user_id, arm, state, fence, attempts, message_id, rung, items, scores, reasons, reply,
         size_bytes, queued_at, case when state = 'accepted' then settled_at end
     from deliveries where campaign_id = %(campaign)s order by user_id
 """)
