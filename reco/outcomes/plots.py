@@ -11,8 +11,8 @@ from typing import Final
 
 from reco.experiments.analysis import ArmEstimate
 from reco.models.slates import Rung
+from reco.outcomes.delivery import Latency
 from reco.outcomes.exposure import Exposure
-from reco.outcomes.results import Latency
 from reco.outcomes.wording import milliseconds
 
 WIDTH: Final = 600  # units of every viewBox; the page scales it

@@ -30,27 +30,12 @@ def match(
     """
     mails = _accepted(deliveries, start)
     pairs = _pairs(mails, purchases.lazy(), days).collect()
-    shown = mails.select("user_id", pl.col("items").list.unique().alias("item_id")).explode(
-        "item_id"
-    )
-    by_mail = (
-        shown.drop_nulls("item_id")
-        .join(pairs, on=["user_id", "item_id"], how="left")
-        .group_by("user_id")
-        .agg(
-            pl.len().alias("shown"),
-            pl.col("before").fill_null(value=False).sum().alias("known_shown"),
-            pl.col("inside").fill_null(value=False).sum().alias("bought"),
-            (pl.col("inside") & pl.col("before")).fill_null(value=False).sum().alias("repeats"),
-            pl.col("revenue").fill_null(0.0).sum(),
-        )
-    )
     households = pairs.group_by("user_id").agg(
         pl.col("revenue").sum().alias("household_revenue"), pl.col("revenue_before").sum()
     )
     return (
         mails.select("user_id", "arm")
-        .join(by_mail, on="user_id", how="left", maintain_order="left")
+        .join(_picks(mails, pairs), on="user_id", how="left", maintain_order="left")
         .join(households, on="user_id", how="left", maintain_order="left")
         .with_columns(
             pl.col("shown", "known_shown", "bought", "repeats").fill_null(0).cast(pl.Int64),
@@ -65,6 +50,26 @@ def observed_until(purchases: pl.LazyFrame | pl.DataFrame) -> datetime | None:
     bought = purchases.lazy().filter(pl.col("type") == "purchase")
     last: datetime | None = bought.select(pl.col("timestamp").max()).collect().item()
     return last
+
+
+def _picks(mails: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """What came of the distinct items of each mail: user_id, shown … revenue."""
+    shown = mails.select("user_id", pl.col("items").list.unique().alias("item_id")).explode(
+        "item_id"
+    )
+    return (
+        shown.drop_nulls("item_id")
+        .join(pairs, on=["user_id", "item_id"], how="left")
+        .with_columns(pl.col("inside", "before").fill_null(value=False))
+        .group_by("user_id")
+        .agg(
+            pl.len().alias("shown"),
+            pl.col("before").sum().alias("known_shown"),
+            pl.col("inside").sum().alias("bought"),
+            (pl.col("inside") & pl.col("before")).sum().alias("repeats"),
+            pl.col("revenue").sum(),
+        )
+    )
 
 
 def _accepted(deliveries: pl.DataFrame, start: datetime | None) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +18,12 @@ from reco.catalogue import Catalogue
 from reco.errors import InputError
 from reco.experiments.analysis import FEW_UNITS, Analysis, Metric, analyse
 from reco.experiments.statistics import sample_ratio
+from reco.outcomes.delivery import Delivery, bought_of, latencies_of, ledger_of, window_of
 from reco.outcomes.exposure import exposures
 from reco.outcomes.page import page
 from reco.outcomes.purchases import match, observed_until
-from reco.outcomes.results import Bought, Delivery, Latency, Ledger, Report, Window
+from reco.outcomes.results import Report
 
-FINAL_STATES: Final = ("accepted", "suppressed", "failed", "uncertain", "deferred")
 METRICS: Final = (
     Metric("any_bought", "Mails with at least one recommended item bought", "share"),
     Metric("bought", "Recommended items bought per mail"),
@@ -63,25 +63,19 @@ def build(
     assigned = dict(deliveries.group_by("arm").len().iter_rows())
     weights = weights or dict.fromkeys(sorted(assigned), 1.0)
     analysis = _analysis(outcomes, _control(arms, sorted(weights)), weights)
+    ordered = list(analysis.units) if analysis else []
     delivery = Delivery(
-        window=_window(start, horizon_days, deliveries, observed_until(purchases)),
-        ledger=_ledger(deliveries),
+        window=window_of(start, horizon_days, deliveries, observed_until(purchases)),
+        ledger=ledger_of(deliveries),
         assigned_ratio=sample_ratio(assigned, weights),
-        bought=_bought(outcomes, list(analysis.units) if analysis else []),
-        exposures=tuple(exposures(deliveries, catalogue, list(analysis.units) if analysis else [])),
+        bought=bought_of(outcomes, ordered),
+        exposures=tuple(exposures(deliveries, catalogue, ordered)),
         mailable=int(catalogue.in_stock.sum()),
-        latencies=() if latencies is None else tuple(Latency(*row) for row in latencies.select(
-            "stage", "p50_ms", "p95_ms", "p99_ms", "n").iter_rows()),
-    )  # fmt: skip
-    report = Report(
-        title=str(campaign["campaign_id"]),
-        replay=replay,
-        currency=str(config.get("currency") or _currency(catalogue)),
-        analysis=analysis,
-        delivery=delivery,
-        cautions=(),
+        latencies=latencies_of(latencies),
     )
-    return _finished(report)
+    currency = str(config.get("currency") or _currency(catalogue))
+    title = str(campaign["campaign_id"])
+    return _finished(Report(title, replay, currency, analysis, delivery, cautions=()))
 
 
 def read_experiment(
@@ -184,34 +178,6 @@ def _start(config: Mapping[str, Any], replay: bool) -> datetime | None:
         )
     start = as_of if isinstance(as_of, datetime) else datetime.fromisoformat(str(as_of))
     return start if start.tzinfo else start.replace(tzinfo=UTC)
-
-
-def _window(
-    start: datetime | None, days: int, deliveries: pl.DataFrame, until: datetime | None
-) -> Window:
-    accepted = deliveries.filter(pl.col("state") == "accepted")
-    opened = start or accepted["accepted_at"].max()
-    end = opened + timedelta(days=days) if isinstance(opened, datetime) else None
-    # A shop's last purchase of the last day comes before midnight: a day's grace.
-    complete = bool(until and end and until + timedelta(days=1) >= end)
-    return Window(start, days, until, complete)
-
-
-def _ledger(deliveries: pl.DataFrame) -> Ledger:
-    counts = dict(deliveries.group_by("state").len().sort("state").iter_rows())
-    states = {s: counts.pop(s, 0) for s in FINAL_STATES}
-    by_arm: dict[str, dict[str, int]] = {}
-    for arm, state, n in deliveries.group_by("arm", "state").len().sort("arm", "state").iter_rows():
-        by_arm.setdefault(arm, {})[state] = n
-    mean = deliveries.filter(pl.col("state") == "accepted")["size_bytes"].mean()
-    size = mean / 1024 if isinstance(mean, float) else None
-    return Ledger(deliveries.height, states | counts, by_arm, sum(counts.values()), size)
-
-
-def _bought(outcomes: pl.DataFrame, arms: list[str]) -> tuple[Bought, ...]:
-    columns = ("shown", "known_shown", "bought", "repeats")
-    sums = outcomes.group_by("arm").agg(pl.col(columns).sum()).rows_by_key("arm", unique=True)
-    return tuple(Bought(arm, *sums[arm]) for arm in arms)
 
 
 def _control(arms: Sequence[Mapping[str, Any]], names: list[str]) -> str:
