@@ -37,7 +37,8 @@ NOT_MAILABLE: Final = (
 # Kinds that say nothing without their category, such as the premium among the ice creams.
 VAGUE: Final = (
     "ALL OTHER", "ASSORTED", "ECONOMY", "FRESH", "LEAN", "MAINSTREAM", "MISCELLANEOUS", "OTHER",
-    "POPULAR", "PREMIUM", "PRIMAL", "REGULAR", "SELECT", "SPECIALTY", "SUPER PREMIUM", "TRADITIONAL",
+    "POPULAR", "PREMIUM", "PRIMAL", "REGULAR", "SELECT", "SPECIALTY", "SUPER PREMIUM",
+    "TRADITIONAL",
 )  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def _items(products: pl.DataFrame, sold: pl.DataFrame, as_of: datetime | None) -
 
 
 def _titles(rows: pl.DataFrame) -> list[str]:
-    """A vague kind is told with its category; the size of produce is that of the case it came in."""
+    """A vague kind is told with its category; the size of produce is that of a case."""
     vague = pl.col("product_type").is_in(VAGUE) | (
         pl.col("department").str.starts_with("MEAT") & ~pl.col("product_type").str.contains(r"\s")
     )

@@ -115,7 +115,14 @@ class Lake:
     # -- items and other tables --------------------------------------------------------------
 
     def items(self) -> pl.DataFrame:
-        """Rows of tables.ITEMS, sorted by item_id; empty before the first import."""
+        """Rows of tables.ITEMS, sorted by item_id; empty before the first import.
+
+        An item without a title is called by its category and id.
+        """
+        name = pl.concat_str("category", "item_id", separator=" ", ignore_nulls=True)
+        return self._stored_items().with_columns(pl.coalesce("title", name).alias("title"))
+
+    def _stored_items(self) -> pl.DataFrame:
         try:
             return self.read_table("items")
         except NotFound:
@@ -125,7 +132,7 @@ class Lake:
         """Merge by item_id: a row replaces the old one, except in columns that `items` lacks."""
         incoming = items.unique("item_id", keep="last", maintain_order=True)
         with self._files.lock():
-            known = self.items()
+            known = self._stored_items()
             kept = [name for name in ITEMS.names if name not in items.columns]
             merged = incoming
             if kept:

@@ -26,7 +26,7 @@ saucessalsapicantee=Sauces~&~Salsa
 """
 WORDS: Final = dict(pair.split("=") for pair in _ABBREVIATIONS.split())
 SMALL: Final = frozenset(("and", "for", "in", "not", "of", "on", "or", "the", "to", "with"))
-# Words that say nothing at the end of a title: what was cut off there, or the till's "all the rest".
+# Words that say nothing at the end of a title: it was cut there, or they mean all the rest.
 WEAK_ENDS: Final = SMALL | {"&", "all", "etc", "including", "misc", "only", "other", "under", "up"}
 UNITS: Final = {"L": "L", "GA": "gal", "DZ": "dozen"}  # any other is its lower case
 
