@@ -17,6 +17,8 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Final
 
+import numpy as np
+
 from reco.errors import ConfigError
 from render.headers import address, clean, display_name, unstructured
 from render.views import RecipientView, Rendered
@@ -121,7 +123,11 @@ def return_path(message_id: str, domain: str) -> str:
 def base64_lines(text: str) -> bytes:
     """A text as base64 in lines of 76, its own line ends made CRLF."""
     data = b2a_base64(_canonical(text), newline=False)
-    return b"\r\n".join([data[n : n + _LINE] for n in range(0, len(data), _LINE)])
+    whole = len(data) // _LINE
+    lines = np.empty((whole, _LINE + 2), np.uint8)
+    lines[:, :_LINE] = np.frombuffer(data, np.uint8, whole * _LINE).reshape(whole, _LINE)
+    lines[:, _LINE:] = (13, 10)
+    return lines.tobytes() + data[whole * _LINE :]
 
 
 def quoted_printable(text: str) -> bytes:
