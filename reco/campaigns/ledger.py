@@ -89,8 +89,14 @@ class Ledger:
         rows = self._fetch(
             ledger_sql.CLAIM, {"campaign": campaign_id, "limit": limit, "lease_s": lease_s}
         )
-        fence = rows[0][0] if rows else 0
-        return Claim(fence, [Claimed(user, arm, attempts) for _, user, arm, attempts in rows])
+        return _claim(rows)
+
+    def claim_these(
+        self, campaign_id: str, users: Sequence[str], lease_s: float = LEASE_S
+    ) -> Claim:
+        """Take these deliveries, as far as they are queued, or deferred and due."""
+        values = {"campaign": campaign_id, "users": list(users), "lease_s": lease_s}
+        return _claim(self._fetch(ledger_sql.CLAIM_THESE, values))
 
     def hand_off(
         self, campaign_id: str, fence: int, mails: Sequence[HandOff], lease_s: float = LEASE_S
@@ -217,6 +223,11 @@ class Ledger:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _claim(rows: Sequence[tuple[Any, ...]]) -> Claim:
+    fence = rows[0][0] if rows else 0
+    return Claim(fence, [Claimed(user, arm, attempts) for _, user, arm, attempts in rows])
 
 
 def _enqueue(connection: Connection, campaign_id: str, rows: Sequence[tuple[str, str]]) -> int:

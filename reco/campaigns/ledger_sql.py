@@ -38,6 +38,21 @@ CLAIM: Final = SQL("""
     returning d.fence, d.user_id, d.arm, d.attempts
 """)
 
+CLAIM_THESE: Final = SQL("""
+    with picked as materialized (
+        select user_id from deliveries
+        where campaign_id = %(campaign)s and user_id = any(%(users)s)
+            and (state = 'queued' or (state = 'deferred' and next_at <= now()))
+        order by user_id for update skip locked
+    ), fence as materialized (select nextval('delivery_fences') as number)
+    update deliveries d
+    set state = 'claimed', fence = fence.number, next_at = null,
+        lease_until = now() + make_interval(secs => %(lease_s)s)
+    from picked, fence
+    where d.campaign_id = %(campaign)s and d.user_id = picked.user_id
+    returning d.fence, d.user_id, d.arm, d.attempts
+""")
+
 # Slices of flat arrays: half the cost of one array literal a mail. %(x)b is the binary format.
 HAND_OFF: Final = SQL("""
     update deliveries d
