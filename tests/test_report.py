@@ -200,6 +200,14 @@ def test_exposure_counts_items_rungs_and_reasons():
     assert static.curve[-1] == (2, 1.0)
 
 
+def test_items_that_sold_out_after_the_mail_count_as_mailable():
+    book = ledger(unsent=()).with_columns(items=pl.lit(["i0", "gone"], pl.List(pl.String)))
+    delivery = made(deliveries=book).delivery
+
+    assert delivery.mailable == 21
+    assert delivery.exposures[0].coverage == pytest.approx(2 / 21)
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(0, 20))
 def test_gini_is_the_mean_difference_over_twice_the_mean(counts, unseen):
     everyone = np.array([*counts, *[0] * unseen], float)

@@ -36,9 +36,15 @@ class Exposure:
 def exposures(deliveries: pl.DataFrame, catalogue: Catalogue, arms: list[str]) -> list[Exposure]:
     """Exposure of all accepted mails together, then of each arm."""
     accepted = deliveries.filter(pl.col("state") == "accepted")
-    mailable = int(catalogue.in_stock.sum())
+    population = mailable(deliveries, catalogue)
     parts = [(ALL, accepted), *((arm, accepted.filter(pl.col("arm") == arm)) for arm in arms)]
-    return [_exposure(arm, part, mailable) for arm, part in parts if part.height]
+    return [_exposure(arm, part, population) for arm, part in parts if part.height]
+
+
+def mailable(deliveries: pl.DataFrame, catalogue: Catalogue) -> int:
+    """Items that could be mailed: those in stock now, and those that were mailed and sold out."""
+    shown = deliveries.filter(pl.col("state") == "accepted")["items"].explode().drop_nulls()
+    return len(set(catalogue.item_ids[catalogue.in_stock]) | set(shown))
 
 
 def gini(counts: npt.NDArray[np.int64], population: int) -> float:
@@ -51,7 +57,7 @@ def gini(counts: npt.NDArray[np.int64], population: int) -> float:
     return float(2 * (np.arange(1, n + 1) @ ordered) / (n * total) - (n + 1) / n)
 
 
-def _exposure(arm: str, mails: pl.DataFrame, mailable: int) -> Exposure:
+def _exposure(arm: str, mails: pl.DataFrame, population: int) -> Exposure:
     counts = (
         mails["items"].explode().drop_nulls().value_counts(sort=True)["count"].to_numpy()
         .astype(np.int64)
@@ -62,8 +68,8 @@ def _exposure(arm: str, mails: pl.DataFrame, mailable: int) -> Exposure:
         empty=int((mails["items"].list.drop_nulls().list.len().fill_null(0) == 0).sum()),
         slots=int(counts.sum()),
         distinct=len(counts),
-        coverage=len(counts) / mailable if mailable else 0.0,
-        gini=gini(counts, mailable),
+        coverage=len(counts) / population if population else 0.0,
+        gini=gini(counts, population),
         curve=_curve(counts),
         rungs=_shares(mails["rung"], {int(r): _words(r.name) for r in Rung}),
         reasons=_shares(mails["reasons"].explode(), {int(r): _words(r.name) for r in Reason}),

@@ -19,7 +19,7 @@ from reco.errors import InputError
 from reco.experiments.analysis import FEW_UNITS, Analysis, Metric, analyse
 from reco.experiments.statistics import sample_ratio
 from reco.outcomes.delivery import Delivery, bought_of, latencies_of, ledger_of, window_of
-from reco.outcomes.exposure import exposures
+from reco.outcomes.exposure import exposures, mailable
 from reco.outcomes.page import page
 from reco.outcomes.purchases import match, observed_until
 from reco.outcomes.results import Report
@@ -70,7 +70,7 @@ def build(
         assigned_ratio=sample_ratio(assigned, weights),
         bought=bought_of(outcomes, ordered),
         exposures=tuple(exposures(deliveries, catalogue, ordered)),
-        mailable=int(catalogue.in_stock.sum()),
+        mailable=mailable(deliveries, catalogue),
         latencies=latencies_of(latencies),
     )
     currency = str(config.get("currency") or _currency(catalogue))
