@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reco.campaigns.delivery import HandOff, Settled, State, Suppressed
+from reco.campaigns.ledger import Ledger
 from reco.catalogue import Catalogue
 from reco.errors import InputError
 from reco.experiments.analysis import Metric, analyse
@@ -155,6 +157,35 @@ def test_mail_lost_in_one_arm_only_breaks_the_split_too():
 
     assert not report.delivery.assigned_ratio.alarm
     assert report.blocked
+
+
+def test_a_real_ledger_and_a_real_lake_are_read_as_they_are(engine, lake):
+    address = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    users = {f"u{i}": ("personal" if i % 4 else "static") for i in range(40)}
+    with Ledger(address) as book:
+        book.enqueue("digest", list(users.items()))
+        claim = book.claim("digest", 30)
+        named = [delivery.user_id for delivery in claim.deliveries]
+        mails = [
+            HandOff(u, f"<{u}@x>", Rung.LIVE, ["i1"], [0.3], [Reason.REPEAT], 2_048) for u in named
+        ]
+        book.suppress("digest", claim.fence, [Suppressed(named[0], "unsubscribed")])
+        book.hand_off("digest", claim.fence, mails[1:])
+        book.settle("digest", claim.fence, [Settled(u, State.FAILED, "550") for u in named[1:3]])
+        book.settle("digest", claim.fence, [Settled(u, State.ACCEPTED, "250") for u in named[3:]])
+        rows = book.rows("digest")
+    lake.append(purchases().collect().with_columns(
+        pl.lit(named[3]).alias("user_id"), event_id=pl.int_range(pl.len()).cast(pl.String)
+    ))  # fmt: skip
+    report = made(deliveries=rows, purchases=lake.events())
+
+    assert report.delivery.ledger.states == {
+        "accepted": 27, "suppressed": 1, "failed": 2, "uncertain": 0, "deferred": 0, "queued": 10,
+    }  # fmt: skip
+    assert sum(report.analysis.units.values()) == 27
+    assert report.delivery.exposures[0].rungs == {"live": 1.0}
+    assert sum(b.bought for b in report.delivery.bought) == 1
+    assert "10 recipients are still under way" in to_html(report)
 
 
 def test_a_replay_says_that_no_mail_was_read():
