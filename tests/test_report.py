@@ -426,10 +426,12 @@ def test_numbers_read_as_people_write_them():
     ]  # fmt: skip
 
 
-@given(st.floats(1e-9, 1e9))
-def test_axes_reach_the_data_in_few_round_steps(roof):
-    steps = ticks(roof)
+@given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9))
+def test_axes_span_the_data_and_zero_in_few_steps(one, other):
+    low, high = sorted((one, other))
+    steps = ticks(low, high)
+    slack = 1e-9 * (steps[-1] - steps[0])
 
     assert 2 <= len(steps) <= 7
-    assert steps[-1] >= roof * (1 - 1e-9)
-    assert steps[0] == 0
+    assert steps[0] <= min(low, 0) + slack
+    assert steps[-1] >= max(high, 0) - slack

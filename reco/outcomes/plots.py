@@ -26,10 +26,11 @@ LINE: Final = "M{:.1f},{:.1f}V{:.1f}"
 
 
 def intervals(arms: Sequence[ArmEstimate], show: Callable[[float], str]) -> str:
-    """A dot with its confidence limits for each arm, on one axis from 0."""
-    known = [v for a in arms for v in (a.estimate.value, a.estimate.high) if math.isfinite(v)]
-    steps = ticks(max(known, default=1.0))
-    x = _linear(0.0, steps[-1])
+    """A dot with its confidence limits for each arm, on one axis that holds 0."""
+    ends = [v for a in arms for v in (a.estimate.value, a.estimate.low, a.estimate.high)]
+    known = [v for v in ends if math.isfinite(v)] or [0.0]
+    steps = ticks(min(known), max(known))
+    x = _linear(steps[0], steps[-1])
     height = ROW * len(arms) + 30
     parts = _grid([(x(t), _short(show(t))) for t in steps], height - 24)
     for i, arm in enumerate(arms):
@@ -38,7 +39,7 @@ def intervals(arms: Sequence[ArmEstimate], show: Callable[[float], str]) -> str:
         if not math.isfinite(e.value):
             continue
         if math.isfinite(e.low):
-            low, high = x(max(e.low, 0.0)), x(e.high)
+            low, high = x(e.low), x(e.high)
             parts.append(f'<path class="whisker a{i % ARMS}" d="M{low:.1f},{y}H{high:.1f}"/>')
         parts.append(f'<circle class="dot a{i % ARMS}" cx="{x(e.value):.1f}" cy="{y}" r="5"/>')
         parts.append(_text(WIDTH - VALUES + 12, y + 4, show(e.value), "value"))
@@ -116,12 +117,15 @@ def curve(shown: Sequence[Exposure]) -> str:
     return _svg(height, "Share of slots taken by the most shown items", parts)
 
 
-def ticks(roof: float) -> list[float]:
-    """Four to seven round numbers from 0 to at least `roof`."""
-    raw = max(roof, 1e-9) / 4
+def ticks(low: float, high: float) -> list[float]:
+    """Two to seven round numbers that span both values and 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if high - low < 1e-12:
+        return [0.0, 1.0]
+    raw = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw)
-    return [step * i for i in range(math.ceil(roof / step) + 1)] if roof > 0 else [0.0, 1.0]
+    return [step * i for i in range(math.floor(low / step), math.ceil(high / step) + 1)]
 
 
 def _linear(low: float, high: float) -> Callable[[float], float]:
