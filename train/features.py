@@ -19,7 +19,7 @@ import ray
 import ray.data
 
 from reco.catalogue import Catalogue
-from reco.errors import NotFound
+from reco.errors import NotFound, RecoError
 from reco.events.lake import Lake
 from reco.features.definitions import ITEM_FEATURES, USER_FEATURES, read_all
 from reco.features.history import cutoff_day, from_events
@@ -137,17 +137,23 @@ def build_bucket(job: Job, bucket: int, members: Sequence[str]) -> BucketResult:
 
 
 def _map_buckets(job: Job) -> Iterator[BucketResult]:
-    """Results of all buckets, as they come."""
+    """Results of all buckets, as they come; raises what a task raised on purpose."""
     members = _members(job.store, job.lake.buckets)
     rows = [{"bucket": bucket, "members": ids} for bucket, ids in enumerate(members)]
     task = partial(_task, shared=ray.put(job))
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task)
     for row in dataset.iter_rows():
-        yield pickle.loads(row["result"])
+        result = pickle.loads(row["result"])
+        if isinstance(result, RecoError):
+            raise result
+        yield result
 
 
 def _task(row: dict[str, Any], shared: ray.ObjectRef[Job]) -> dict[str, bytes]:
-    result = build_bucket(ray.get(shared), row["bucket"], row["members"])
+    try:
+        result: object = build_bucket(ray.get(shared), row["bucket"], row["members"])
+    except RecoError as error:  # raised here it would reach the driver as a text within a text
+        result = error
     return {"result": pickle.dumps(result)}
 
 
