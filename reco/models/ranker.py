@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 Floats = npt.NDArray[np.float32]
 CLIP: Final = 6.0  # standard deviations
+NEWTON_STEPS: Final = 25
 
 
 class Head(nn.Module):
@@ -21,6 +22,8 @@ class Head(nn.Module):
 
     def __init__(self, features: int, hidden: int = 64) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.scale: Tensor
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.wide = nn.Linear(features, 1)
@@ -28,11 +31,19 @@ class Head(nn.Module):
             nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
         )
 
-    def standardise(self, x: Tensor) -> None:
-        """Take mean and scale from rows x; a column that never varies keeps scale 1."""
-        self.mean = x.mean(dim=0)
-        scale = x.std(dim=0, unbiased=False)
-        self.scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+        """Take mean and scale [features]; a column that never varies keeps scale 1."""
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+
+    @torch.no_grad()
+    def start_from(self, column: int) -> None:
+        """Begin as one feature, a good logit already; training learns what to add to it."""
+        self.wide.weight.zero_()
+        self.wide.weight[0, column] = self.scale[column]
+        self.wide.bias.fill_(float(self.mean[column]))
+        self.deep[-1].weight.zero_()
+        self.deep[-1].bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [rows]."""
@@ -48,27 +59,36 @@ class Head(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Platt's map of a logit to a probability: sigmoid(slope x logit + intercept), slope > 0."""
+    """Platt's map of a logit to a probability: sigmoid(slope x logit + user . weights + intercept).
+
+    The order of a subscriber's items stays, since slope > 0; `user` sets the level between
+    subscribers, which a loss over one subscriber's items alone cannot learn.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
+    user: tuple[float, ...] = ()
 
-    def probability(self, logits: Floats) -> Floats:
-        """Probabilities, in the order of the logits."""
-        return (1 / (1 + np.exp(-(self.slope * logits + self.intercept)))).astype(np.float32)
+    def probability(self, logits: Floats, user: Floats) -> Floats:
+        """Probabilities of rows; user [rows, USER_COLUMNS] of the subscriber of each row."""
+        level = user @ np.asarray(self.user, np.float32) if self.user else np.float32(0)
+        z = np.float32(self.slope) * logits + level + np.float32(self.intercept)
+        return (1 / (1 + np.exp(-np.clip(z, -30, 30)))).astype(np.float32)
 
     @classmethod
-    def fit(cls, logits: Floats, happened: npt.NDArray[np.bool_], weight: Floats | None = None) -> "Calibration":
-        """Maximum likelihood by Newton's method (Platt 1999), towards the identity when data are few."""
-        x = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
-        y, w = happened.astype(np.float64), np.ones(len(logits)) if weight is None else weight
-        beta, prior = np.array([1.0, 0.0]), np.array([1.0, 0.0])
-        for _ in range(25):
+    def fit(cls, logits: Floats, user: Floats, happened: npt.NDArray[np.generic]) -> "Calibration":
+        """Maximum likelihood by Newton's method (Platt 1999), drawn to the identity when rows are few."""
+        x = np.column_stack([logits, user, np.ones(len(logits))]).astype(np.float64)
+        y = happened.astype(np.float64)
+        prior = np.zeros(x.shape[1])
+        prior[0] = 1.0
+        beta = prior.copy()
+        for _ in range(NEWTON_STEPS):
             p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
-            gradient = x.T @ (w * (y - p)) - (beta - prior)
-            hessian = (x * (w * p * (1 - p))[:, None]).T @ x + np.eye(2)
+            gradient = x.T @ (y - p) - (beta - prior)
+            hessian = (x * (p * (1 - p))[:, None]).T @ x + np.eye(len(beta))
             step = np.linalg.solve(hessian, gradient)
             beta = beta + step
-            if np.abs(step).max() < 1e-8:
+            if np.abs(step).max() < 1e-6:
                 break
-        return cls(max(float(beta[0]), 0.05), float(beta[1]))
+        return cls(max(float(beta[0]), 0.05), float(beta[-1]), tuple(beta[1:-1].tolist()))

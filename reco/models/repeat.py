@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reco.features.pairs import HALF_LIVES_DAYS, Pairs
-from reco.models.statistics import ITEM_FEATURES, ItemStatistics
+from reco.models.item_statistics import ITEM_FEATURES, ItemStatistics
 from reco.models.taste import MIDDLE, USER_COLUMNS, Known, Taste
 
 Floats = npt.NDArray[np.float32]

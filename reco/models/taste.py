@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reco.features.pairs import HALF_LIVES_DAYS, Pairs
-from reco.models.statistics import CODES, HORIZON_AGE, WINDOW_DAYS, ItemStatistics
+from reco.models.item_statistics import CODES, HORIZON_AGE, WINDOW_DAYS, ItemStatistics
 
 Floats = npt.NDArray[np.float32]
 SHORT: Final = HALF_LIVES_DAYS.index(60)

@@ -1,0 +1,85 @@
+"""Features of items that are new to a subscriber: will they take this one for the first time?
+
+Takes the candidates that retrieval found, gives one row a (subscriber, candidate).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reco.models.item_statistics import ITEM_FEATURES, ItemStatistics
+from reco.models.taste import USER_COLUMNS, Known, Taste
+
+Floats = npt.NDArray[np.float32]
+
+AFFINITY: Final = (
+    "retrieval",
+    "tower",
+    "category_share",
+    "log_category_share",
+    "brand_share",
+    "price_distance",
+    "price_gap",
+    "category_items",
+)
+EXPLORE_FEATURES: Final = (*AFFINITY, *ITEM_FEATURES, *USER_COLUMNS)
+NEVER: Final = np.float32(-1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """c candidates of each of n subscribers, best first.
+
+    row        int32 [n, c]    row of the item in the model
+    retrieval  float32 [n, c]  logit of stage 1; NEVER where a place is empty
+    tower      float32 [n, c]  the dot product within it
+    """
+
+    row: npt.NDArray[np.int32]
+    retrieval: Floats
+    tower: Floats
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """Places that hold a candidate."""
+        return self.retrieval > NEVER / 2
+
+
+def retrieve(users: Floats, items: torch.Tensor, bias: Floats, known: Known, count: int) -> Candidates:
+    """Best `count` items by users @ items.T + bias, [n, d] x [m, d] + [m]; what is `known` is left out."""
+    with torch.inference_mode():
+        logits = torch.from_numpy(users).to(items.device) @ items.T
+        logits += torch.from_numpy(bias).to(items.device)
+        logits[torch.from_numpy(known.owner), torch.from_numpy(known.row).long()] = float(NEVER)
+        best, row = torch.topk(logits, min(count, items.shape[0]), dim=1)
+    rows, retrieval = row.cpu().numpy().astype(np.int32), best.cpu().numpy()
+    return Candidates(rows, retrieval, retrieval - bias[rows])
+
+
+def explore_matrix(
+    owner: npt.NDArray[np.int64], at: npt.NDArray[np.int64], found: Candidates, taste: Taste, stats: ItemStatistics
+) -> Floats:
+    """Features float32 [rows, EXPLORE_FEATURES] of candidate `at` of subscriber `owner`."""
+    row = found.row[owner, at]
+    category = taste.category[owner, stats.category[row]]
+    distance = np.log1p(stats.price[row]) - taste.price[owner]
+    columns = (
+        found.retrieval[owner, at],
+        found.tower[owner, at],
+        category,
+        np.log(category + 1e-3),
+        taste.brand[owner, stats.brand[row]],
+        distance,
+        np.abs(distance),
+        np.log1p(category * np.expm1(taste.user[owner, 0])),
+    )
+    out = np.empty((len(row), len(EXPLORE_FEATURES)), np.float32)
+    for i, column in enumerate(columns):
+        out[:, i] = column
+    split = len(AFFINITY) + len(ITEM_FEATURES)
+    out[:, len(AFFINITY) : split] = stats.features[row]
+    out[:, split:] = taste.user[owner]
+    return out

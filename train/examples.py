@@ -1,0 +1,129 @@
+"""Training data: one Ray Data task a bucket compacts its events into histories and writes them.
+
+Takes the lake, gives shards under lake.path("training", run): the very histories that serving
+reads, so that features of any past day come from the same code. Written before Ray Train starts,
+since on a small machine the two would starve each other.
+"""
+
+import io
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import ray
+import ray.data
+
+from reco.events.lake import Lake
+from reco.features.history import Histories, from_events
+from reco.features.profile import profiles_of
+from reco.subscribers.store import SubscriberStore
+from reco.tables import user_bucket
+
+COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "quantity")
+PAGE: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One bucket, written; `path` within the lake's filesystem."""
+
+    path: str
+    users: int
+    events: int
+    items: set[str]
+    first: datetime | None
+    last: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every task of a run shares."""
+
+    lake: Lake
+    store: SubscriberStore | None
+    run: str
+    as_of: datetime
+    target: str
+    rating_from: float
+
+
+def materialise(job: Job, progress: Callable[[str, int, int], None]) -> list[Shard]:
+    """Shards of all buckets, by bucket."""
+    members: list[list[str]] = [[] for _ in range(job.lake.buckets)]
+    for user_id in _subscribers(job.store):
+        members[user_bucket(user_id, job.lake.buckets)].append(user_id)
+    rows = [{"bucket": bucket, "members": ids} for bucket, ids in enumerate(members)]
+    task = partial(_task, shared=ray.put(job))
+    shards: dict[str, Shard] = {}
+    for row in ray.data.from_items(rows, override_num_blocks=len(rows)).map(task).iter_rows():
+        shard: Shard = pickle.loads(row["shard"])
+        shards[shard.path] = shard
+        progress("examples", len(shards), len(rows))
+    return [shards[path] for path in sorted(shards)]
+
+
+def write_shard(job: Job, bucket: int, members: Sequence[str]) -> Shard:
+    """Compact one bucket: everybody with events before `as_of`, and the subscribers `members`."""
+    events = _targets(job.lake.read_bucket(bucket, before=job.as_of, columns=COLUMNS), job)
+    users = sorted({*events["user_id"].unique(), *members})
+    tokens, flags = profiles_of(_subscribers_of(job.store, users))
+    histories = from_events(events, users, tokens, flags)
+    path = job.lake.path("training", job.run, f"bucket={bucket:03d}.npz")
+    buffer = io.BytesIO()
+    np.savez(
+        buffer, records=histories.records, offsets=histories.offsets, tokens=tokens, flags=flags
+    )
+    job.lake.filesystem.create_dir(path.rsplit("/", 1)[0])
+    with job.lake.filesystem.open_output_stream(path) as sink:
+        sink.write(buffer.getvalue())
+    times = events["timestamp"].drop_nulls()
+    items = set(events["item_id"].drop_nulls().unique())
+    return Shard(path, len(users), len(events), items, times.min(), times.max())  # type: ignore[arg-type]
+
+
+def read_shard(lake: Lake, path: str) -> Histories:
+    """The histories of a shard."""
+    with lake.filesystem.open_input_file(path) as source:
+        arrays = np.load(io.BytesIO(source.read()))
+        return Histories(*(arrays[name] for name in ("records", "offsets", "tokens", "flags")))
+
+
+def join(parts: Sequence[Histories]) -> Histories:
+    """Histories of several shards as one chunk."""
+    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Histories(
+        np.concatenate([part.records for part in parts]),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        np.concatenate([part.tokens for part in parts]),
+        np.concatenate([part.flags for part in parts]),
+    )
+
+
+def _targets(events: pl.DataFrame, job: Job) -> pl.DataFrame:
+    """Events without ratings that say "disliked", where ratings are the target."""
+    if job.target != "rating":
+        return events
+    return events.filter((pl.col("type") != "rating") | (pl.col("value") >= job.rating_from))
+
+
+def _task(row: dict[str, Any], shared: "ray.ObjectRef[Job]") -> dict[str, bytes]:
+    return {"shard": pickle.dumps(write_shard(ray.get(shared), row["bucket"], row["members"]))}
+
+
+def _subscribers(store: SubscriberStore | None) -> Iterator[str]:
+    page = store.ids(limit=PAGE) if store else []
+    while store and page:
+        yield from page
+        page = store.ids(after=page[-1], limit=PAGE)
+
+
+def _subscribers_of(store: SubscriberStore | None, users: Sequence[str]) -> list[Any]:
+    if store is None:
+        return [None] * len(users)
+    pages = [store.get(users[start : start + PAGE]) for start in range(0, len(users), PAGE)]
+    return [subscriber for page in pages for subscriber in page]
