@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import redis as redis_client
@@ -47,10 +48,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("database_url", kinds, indirect=True, scope="session")
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder for PostgreSQL. That of root runs as another user, from whom every run of pytest
+    takes the right to pass through the folders of all other runs."""
+    with TemporaryDirectory(prefix="reco-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home folder that does not exist yet."""
+    with open_folder() as folder:
+        yield folder / "home"
+
+
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def services() -> Iterator[Services]:
     """The embedded services on a home of their own."""
-    with open_services(Settings(home=tmp_path_factory.mktemp("home"))) as services:
+    with open_folder() as folder, open_services(Settings(home=folder / "home")) as services:
         yield services
 
 
@@ -65,16 +81,15 @@ def _running(server: Server) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def redis_url(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Address of the embedded Valkey, or of Debian's Redis."""
     if request.param == "valkey":
         yield request.getfixturevalue("services").redis_url
         return
-    folder = tmp_path_factory.mktemp("debian") / "redis"
-    with _running(Valkey(folder, secrets.token_hex(16), DEBIAN_REDIS)) as url:
-        yield url
+    with open_folder() as folder:
+        server = Valkey(folder / "redis", secrets.token_hex(16), DEBIAN_REDIS)
+        with _running(server) as url:
+            yield url
 
 
 @pytest.fixture
@@ -87,16 +102,15 @@ def redis(redis_url: str) -> Iterator[redis_client.Redis]:
 
 
 @pytest.fixture(scope="session")
-def database_url(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Address of the embedded PostgreSQL, or of Debian's."""
     if request.param == "embedded":
         yield request.getfixturevalue("services").database_url
         return
-    folder = tmp_path_factory.mktemp("debian") / "postgres"
-    with _running(Postgres(folder, secrets.token_hex(16), DEBIAN_POSTGRES)) as url:
-        yield url
+    with open_folder() as folder:
+        server = Postgres(folder / "postgres", secrets.token_hex(16), DEBIAN_POSTGRES)
+        with _running(server) as url:
+            yield url
 
 
 @pytest.fixture

@@ -32,12 +32,12 @@ NOBODY = "127.0.0.1:1"  # a port that only root could listen on, and nobody does
 
 
 @pytest.fixture
-def only_valkey(services: Services, tmp_path: Path) -> Callable[[], Settings]:
+def only_valkey(services: Services, home: Path) -> Callable[[], Settings]:
     """Settings under which nothing but Valkey is embedded; it starts in a tenth of a second."""
 
     def make() -> Settings:
         return Settings(
-            home=tmp_path / "home",
+            home=home,
             database_url=SecretStr(services.database_url),
             smtp_url=SecretStr(services.smtp_url),
         )
@@ -46,8 +46,8 @@ def only_valkey(services: Services, tmp_path: Path) -> Callable[[], Settings]:
 
 
 @pytest.fixture
-def hold(services: Services, tmp_path: Path) -> Callable[[], subprocess.Popen[bytes]]:
-    """Start a HOLDER on tmp_path/home with nothing but Valkey embedded."""
+def hold(services: Services, home: Path) -> Callable[[], subprocess.Popen[bytes]]:
+    """Start a HOLDER on `home` with nothing but Valkey embedded."""
 
     def start() -> subprocess.Popen[bytes]:
         environment = os.environ | {
@@ -56,7 +56,7 @@ def hold(services: Services, tmp_path: Path) -> Callable[[], subprocess.Popen[by
             "PYTHONPATH": str(ROOT),
         }
         return subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(tmp_path / "home")],
+            [sys.executable, "-c", HOLDER, str(home)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -79,8 +79,8 @@ def test_every_embedded_service_answers(services):
     assert services.outbox == services.home / "outbox"
 
 
-def test_what_is_written_is_there_when_the_services_open_again(tmp_path):
-    settings = Settings(home=tmp_path / "home")
+def test_what_is_written_is_there_when_the_services_open_again(home):
+    settings = Settings(home=home)
     with open_services(settings) as first:
         with connect_redis(first.redis_url) as client:
             client.set("kept", b"\x00\xff")
@@ -95,23 +95,23 @@ def test_what_is_written_is_there_when_the_services_open_again(tmp_path):
     assert (first.api_key, first.link_key) == (second.api_key, second.link_key)
 
 
-def test_the_inner_of_two_nested_uses_stops_nothing(only_valkey, tmp_path):
+def test_the_inner_of_two_nested_uses_stops_nothing(only_valkey, home):
     with open_services(only_valkey()) as outer:
         with open_services(only_valkey()) as inner:
             assert outer == inner
         connect_redis(outer.redis_url).close()
-        (server,) = running(tmp_path / "home").values()
+        (server,) = running(home).values()
 
     assert server.process is None
-    assert not (tmp_path / "home" / "services.json").exists()
+    assert not (home / "services.json").exists()
 
 
-def test_processes_that_start_at_once_share_one_server_and_the_last_one_stops_it(hold, tmp_path):
+def test_processes_that_start_at_once_share_one_server_and_the_last_one_stops_it(hold, home):
     holders = [hold() for _ in range(3)]
     for holder in holders:
         assert holder.stdout is not None
         assert b"open\n" == holder.stdout.readline()
-    (server,) = running(tmp_path / "home").values()
+    (server,) = running(home).values()
 
     for holder in holders:
         assert server.process is not None
@@ -121,48 +121,48 @@ def test_processes_that_start_at_once_share_one_server_and_the_last_one_stops_it
     assert server.process is None
 
 
-def test_a_killed_process_leaves_its_server_to_the_next_one(hold, only_valkey, tmp_path):
+def test_a_killed_process_leaves_its_server_to_the_next_one(hold, only_valkey, home):
     holder = hold()
     assert holder.stdout is not None
     holder.stdout.readline()
-    (left,) = running(tmp_path / "home").values()
+    (left,) = running(home).values()
     holder.kill()
     holder.communicate()
 
     assert left.process is not None
     with open_services(only_valkey()):
-        assert [left] == list(running(tmp_path / "home").values())
+        assert [left] == list(running(home).values())
 
     assert left.process is None
 
 
-def test_a_server_that_died_is_started_again_where_it_was(only_valkey, tmp_path):
+def test_a_server_that_died_is_started_again_where_it_was(only_valkey, home):
     with open_services(only_valkey()) as services:
         with connect_redis(services.redis_url) as client:
             client.set("kept", 1)
-        (first,) = running(tmp_path / "home").values()
+        (first,) = running(home).values()
         assert first.process is not None
         first.process.send_signal(signal.SIGKILL)
         while first.process is not None:
             time.sleep(0.01)
 
         with open_services(only_valkey()) as again:
-            (second,) = running(tmp_path / "home").values()
+            (second,) = running(home).values()
             assert first.pid != second.pid
             assert services == again
             with connect_redis(again.redis_url) as client:
                 assert b"1" == client.get("kept")
 
 
-def test_a_process_that_inherited_the_pid_of_a_server_is_left_alone(only_valkey, tmp_path):
+def test_a_process_that_inherited_the_pid_of_a_server_is_left_alone(only_valkey, home):
     with open_services(only_valkey()):
         pass
     sleeper = psutil.Popen(["sleep", "60"])
     stale = {"pid": sleeper.pid, "started_at": sleeper.create_time() - 1000, "port": 1}
-    (tmp_path / "home" / "services.json").write_text(json.dumps({"redis_url": stale}))
+    (home / "services.json").write_text(json.dumps({"redis_url": stale}))
 
     with open_services(only_valkey()):
-        (server,) = running(tmp_path / "home").values()
+        (server,) = running(home).values()
         assert sleeper.pid != server.pid
 
     assert sleeper.is_running()
@@ -170,8 +170,8 @@ def test_a_process_that_inherited_the_pid_of_a_server_is_left_alone(only_valkey,
     sleeper.wait()
 
 
-def test_a_home_may_lie_deeper_than_a_unix_socket_can(tmp_path):
-    deep = tmp_path / ("d" * 60) / ("e" * 60) / "home with a space"
+def test_a_home_may_lie_deeper_than_a_unix_socket_can(home):
+    deep = home / ("d" * 60) / ("e" * 60) / "home with a space"
 
     with open_services(Settings(home=deep)) as services:
         psycopg.connect(services.database_url).close()
