@@ -24,7 +24,9 @@ _INLINE_STYLE: Final = re.compile(
     r"<mj-style\b[^>]*\binline\s*=\s*[\"']inline[\"'][^>]*>(.*?)</mj-style>", re.DOTALL
 )
 _POSITION: Final = re.compile(r"at position (\d+):")
-_STRAY: Final = re.compile(r"<(?![A-Za-z/!?])")
+# A "<" that opens no tag, and a tag that another begins in.
+_STRAY: Final = re.compile(r"<(?![A-Za-z/!?])|<[A-Za-z/][^<>]*(?=<)")
+_PAIR: Final = re.compile(r"<(/?)(mjml|mj-[\w-]+)[^<>]*?(/?)>")
 
 
 def to_html(pieces: Sequence[Piece]) -> str:
@@ -66,11 +68,24 @@ def _mjml_error(error: ValueError, source: str, hidden: Hidden) -> TemplateError
         offset = len(source.encode()[: int(found[1])].decode(errors="ignore"))
     else:
         stray = _STRAY.search(source)
-        offset = stray.start() if stray else 0
+        offset = stray.start() if stray else _unclosed(source)
     shown = source[offset : offset + 40].split("\n")[0]
     why = f"{str(error).split(' in root template')[0]} near {shown!r}"
     todo = "close every tag, put it where it may stand, and write a bare < as &lt;"
     return TemplateError(f"{hidden.place(offset)}: the MJML cannot be compiled", why, todo)
+
+
+def _unclosed(source: str) -> int:
+    """Offset of the first MJML tag that is not closed, 0 when all are."""
+    still_open: list[tuple[str, int]] = []
+    for match in _PAIR.finditer(source):
+        if not match[1] and not match[3]:
+            still_open.append((match[2], match.start()))
+        elif match[1] and still_open:
+            name, offset = still_open.pop()
+            if name != match[2]:
+                return offset
+    return still_open[-1][1] if still_open else 0
 
 
 def _check_tags(pieces: Sequence[Piece]) -> None:

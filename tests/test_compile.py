@@ -315,7 +315,9 @@ def test_a_missing_block_is_named_with_those_that_exist(folder):
         ("\n{% for x in %}{% endfor %}", "template.mjml:6: "),
         ("\n{{ 'open }}", "template.mjml:6: "),
         ("\n<mj-text>a < b</mj-text>", "template.mjml:6: "),
-        ("\n<mj-text><p>a</mj-text>", "template.mjml:"),
+        ("\n<mj-text>a", "template.mjml:6: "),
+        ("\n<mj-text>a\n<br</mj-text>", "template.mjml:7: "),
+        ("\n<mj-text>a</mj-txt>", "template.mjml:6: "),
         ("\n<mj-buton>a</mj-buton>", "template.mjml:6: there is no MJML tag <mj-buton>"),
     ],
 )
