@@ -1,4 +1,4 @@
-"""`python -m reco`: the same commands as `reco`, for `ray job submit` and checkouts."""
+"""`python -m reco`: the same as the command `reco`."""
 
 from reco.cli import main
 

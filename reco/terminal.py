@@ -1,0 +1,83 @@
+"""What a command shows: progress bars on stderr, one summary on stdout, one clear line on failure."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.table import Table
+
+from reco.errors import RecoError
+
+Report = Callable[[str, int, int], None]  # (stage, done, total); total 0 where it is not known
+
+
+class Terminal:
+    """The command's mouth: people get tables, `--json` gets one JSON object."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out = Console(highlight=False)
+        self._err = Console(stderr=True, highlight=False)
+
+    @contextmanager
+    def progress(self) -> Iterator[Report]:
+        """Bars by stage; silent where nobody watches (a pipe, a CI log) or with --json."""
+        columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        shown = self._err.is_terminal and not self.as_json
+        with Progress(*columns, console=self._err, disable=not shown) as bars:
+            tasks: dict[str, int] = {}
+
+            def report(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bars.add_task(stage, total=total or None)
+                bars.update(tasks[stage], completed=done, total=total or None)  # type: ignore[arg-type]
+
+            yield report
+
+    def say(self, line: str) -> None:
+        """A line on the way, for people only."""
+        if not self.as_json:
+            self._err.print(line)
+
+    def summary(self, title: str, facts: object) -> None:
+        """The result of a command: a dataclass or a mapping of facts."""
+        values = _plain(facts)
+        if self.as_json:
+            sys.stdout.write(json.dumps(values, default=str, ensure_ascii=False) + "\n")
+            return
+        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        for name, value in values.items():
+            table.add_row(f"[dim]{name.replace('_', ' ')}[/]", _text(value))
+        self._out.print(table)
+
+    def fail(self, error: RecoError) -> None:
+        """What happened, why, and what to do; as JSON the same three facts."""
+        if self.as_json:
+            facts = {"error": type(error).__name__, "what": error.what, "why": error.why, "what_to_do": error.todo}
+            sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
+        self._err.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, soft_wrap=True)
+
+
+def _plain(facts: object) -> dict[str, object]:
+    if dataclasses.is_dataclass(facts) and not isinstance(facts, type):
+        return dataclasses.asdict(facts)
+    if isinstance(facts, Mapping):
+        return dict(facts)
+    raise TypeError(f"a summary is a dataclass or a mapping, not {type(facts).__name__}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return "\n".join(_text(v) for v in value) or "-"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "-" if value is None else str(value)
