@@ -110,7 +110,7 @@ def test_its_header_holds_the_command_that_uses_it(path):
             break
         header.append(line)
 
-    assert re.search(r"\b(reco|ray|serve|python -m reco) [a-z]+ .*\.ya?ml", "\n".join(header))
+    assert re.search(r"\b(reco|ray|serve|python -m reco) [a-z]+ .*\.ya?ml", "\n".join(header), re.S)
 
 
 def test_a_misspelt_key_deep_in_a_serve_config_is_found():
