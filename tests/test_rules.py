@@ -141,6 +141,7 @@ def test_cut_and_widen_keep_the_order():
 
     assert names(cut(slates, 2)) == [["i0", "i1"]]
     assert cut(slates, 5).items.shape == (1, 5)
+    assert cut(Slates.empty(2, 0), 3).items.shape == (2, 3)
     assert names(cut(slates, 5)) == [["i0", "i1", "i2"]]
 
 

@@ -159,6 +159,8 @@ def trace(slates: Slates, context: RuleContext) -> Iterator[tuple[str, Slates]]:
 
 def cut(slates: Slates, k: int) -> Slates:
     """The first k places; a shorter slate gets empty places up to k."""
+    if not slates.items.shape[1]:
+        return Slates.empty(len(slates), k)
     places = np.arange(k)
     order = np.where(places < slates.items.shape[1], places, -1)
     return slates.take(np.broadcast_to(order, (len(slates), k)))

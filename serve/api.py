@@ -1,0 +1,211 @@
+"""/v1: what programs ask for. Every call needs the API key."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from email import message_from_bytes
+from email.policy import default
+from typing import Annotated, Protocol
+
+from fastapi import APIRouter, Depends, Header, HTTPException
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.ledger import Ledger
+from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
+from reco.errors import NotFound, RecoError
+from reco.experiments.assignment import arms
+from reco.models.slates import Rung, Slates
+from render.compile import compile_template
+from render.reasons import reason_sentence
+from serve.chunks import Choice, Mode, Request
+from serve.graph import Graph
+from serve.schemas import (
+    CampaignStatus,
+    OfCampaign,
+    Pick,
+    PreviewRequest,
+    PreviewResponse,
+    RecommendRequest,
+    RecommendResponse,
+    SendRequest,
+    SendResponse,
+    UserPicks,
+)
+from serve.single import Ask, Outcome
+from serve.stores import Stores
+
+
+class Door(Protocol):
+    """What the API needs of the gateway."""
+
+    stores: Stores
+    graph: Graph
+    campaigns: CampaignStore
+    ledger: Ledger
+
+    async def send(self, ask: Ask) -> Outcome | RecoError:
+        """One single send, gathered with others."""
+
+    def start(self, campaign: Campaign) -> None:
+        """Let a campaign run on its own."""
+
+
+def router(door: Door) -> APIRouter:
+    """Routes of /v1 on a gateway."""
+    v1 = APIRouter(prefix="/v1", dependencies=[Depends(_key_check(door.stores.services.api_key))])
+    _recommend_routes(v1, door)
+    _mail_routes(v1, door)
+    _campaign_routes(v1, door)
+    outside = APIRouter()
+    outside.include_router(v1)
+
+    @outside.get("/healthz", include_in_schema=False)
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    return outside
+
+
+def _key_check(api_key: str) -> Callable[..., None]:
+    def check(
+        authorization: Annotated[str, Header()] = "", x_api_key: Annotated[str, Header()] = ""
+    ) -> None:
+        given = x_api_key or authorization.removeprefix("Bearer ")
+        if not secrets.compare_digest(given.encode(), api_key.encode()):
+            raise HTTPException(401, "The API key is missing or wrong.")
+
+    return check
+
+
+def _recommend_routes(v1: APIRouter, door: Door) -> None:
+    @v1.post("/recommend")
+    async def recommend(body: RecommendRequest) -> RecommendResponse:
+        """Ranked items of up to 512 subscribers, by the rules given."""
+        choice = Choice(by="recommend", picks=body.k, rules=body.rules, as_of=body.as_of)
+        users = list(body.users)
+        found = await door.graph.recommend(
+            Request(choice, users, [""] * len(users), Mode.RECOMMEND)
+        )
+        return RecommendResponse(
+            users=tuple(
+                UserPicks(
+                    user_id=user, picks=picks(found.slates, i, found.item_ids[i], found.titles[i])
+                )
+                for i, user in enumerate(found.user_ids)
+            ),
+            model=found.model_version,
+            fallback=found.fallback,
+            took_ms=found.took_ms,
+        )
+
+
+def _mail_routes(v1: APIRouter, door: Door) -> None:
+    @v1.post("/preview")
+    async def preview(body: PreviewRequest) -> PreviewResponse:
+        """The mail that a subscriber would get, and why; nothing is sent or counted."""
+        campaign = await _campaign(door, body)
+        arm = body.arm or arms(campaign.arm_salt, [body.user_id], campaign.weights)[0]
+        request = Request(
+            Choice.of(campaign),
+            [body.user_id],
+            [arm],
+            Mode.CHECK,
+            campaign.model_dump_json().encode(),
+        )
+        made = await door.graph.assemble(request)
+        for missing in (*made.withheld, *made.broken):
+            raise NotFound(f"{body.user_id} gets no mail of {campaign.id}.", missing.reason)
+        mail, headers = made.rendered[0], message_from_bytes(made.messages[0], policy=default)
+        return PreviewResponse(
+            subject=mail.subject,
+            preheader=mail.preheader,
+            html=mail.html,
+            text=mail.text,
+            headers={name: str(value) for name, value in headers.items()},
+            arm=arm,
+            picks=picks(made.slates, 0, made.item_ids[0], made.titles[0]),
+            removed={rule: tuple(items) for rule, items in made.removed.items()},
+            model=made.model_version,
+            fallback=made.fallback,
+            took_ms=made.took_ms,
+        )
+
+    @v1.post("/send")
+    async def send(body: SendRequest) -> SendResponse:
+        """Send one mail now; asking again never sends it twice."""
+        campaign = await _campaign(door, body)
+        outcome = await door.send(Ask(campaign, body.user_id, body.key or ""))
+        if isinstance(outcome, RecoError):
+            raise outcome
+        return SendResponse(
+            campaign_id=outcome.campaign_id,
+            user_id=outcome.user_id,
+            state=outcome.state,
+            message_id=outcome.message_id,
+            reply=outcome.reply,
+        )
+
+
+def _campaign_routes(v1: APIRouter, door: Door) -> None:
+    async def status(stored: StoredCampaign) -> CampaignStatus:
+        counts = await asyncio.to_thread(door.ledger.counts, stored.campaign.id)
+        return CampaignStatus(
+            campaign_id=stored.campaign.id,
+            state=stored.state.value,
+            created_at=stored.created_at,
+            started_at=stored.started_at,
+            finished_at=stored.finished_at,
+            note=stored.note,
+            deliveries=counts,
+        )
+
+    @v1.post("/campaigns", status_code=202)
+    async def create(campaign: Campaign) -> CampaignStatus:
+        """Start a campaign; it runs on its own."""
+        await asyncio.to_thread(compile_template, campaign.template)
+        stored = await asyncio.to_thread(door.campaigns.create, campaign)
+        await asyncio.to_thread(door.start, campaign)
+        return await status(stored)
+
+    @v1.get("/campaigns/{campaign_id}")
+    async def show(campaign_id: str) -> CampaignStatus:
+        """How far a campaign is."""
+        return await status(await asyncio.to_thread(door.campaigns.get, campaign_id))
+
+    @v1.post("/campaigns/{campaign_id}/pause")
+    async def pause(campaign_id: str) -> CampaignStatus:
+        """Stop after the chunks that are under way."""
+        move = door.campaigns.move
+        return await status(await asyncio.to_thread(move, campaign_id, CampaignState.PAUSED))
+
+    @v1.post("/campaigns/{campaign_id}/resume")
+    async def resume(campaign_id: str) -> CampaignStatus:
+        """Go on with a paused campaign."""
+        move = door.campaigns.move
+        stored = await asyncio.to_thread(move, campaign_id, CampaignState.RUNNING)
+        await asyncio.to_thread(door.start, stored.campaign)
+        return await status(stored)
+
+
+async def _campaign(door: Door, body: OfCampaign) -> Campaign:
+    if body.campaign is not None:
+        return body.campaign
+    stored = await asyncio.to_thread(door.campaigns.get, body.campaign_id or "")
+    return stored.campaign
+
+
+def picks(
+    slates: Slates, i: int, item_ids: Sequence[str], titles: Sequence[str]
+) -> tuple[Pick, ...]:
+    """The slate of recipient i as the API shows it."""
+    return tuple(
+        Pick(
+            item_id=item_id,
+            title=titles[j],
+            rank=j + 1,
+            score=round(float(slates.scores[i, j]), 6),
+            reason=reason_sentence(int(slates.reasons[i, j])),
+            rung=Rung(int(slates.rungs[i, j])).name.lower(),
+        )
+        for j, item_id in enumerate(item_ids)
+    )

@@ -1,0 +1,48 @@
+"""The graph on one screen: Gateway -> Features -> Scorer -> Rules -> Renderer.
+
+Runs by `reco serve`, `serve run serve.app:build` and `serve run configs/serve.yaml`.
+"""
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application, Deployment
+
+from reco.settings import Settings
+from serve.deployments import Features, Renderer, Rules, Scorer
+from serve.gateway import Gateway
+
+CHUNKS_AT_ONCE: Final = 8  # of one replica: several chunks of a campaign are under way together
+REQUESTS_AT_ONCE: Final = 512  # at the door, where single sends are gathered into chunks
+
+
+class AppArgs(BaseModel):
+    """Arguments of the application: `args:` of configs/serve.yaml, or key=value after serve run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: str | None = Field(None, description="embedded state; default RECO_HOME, else .reco")
+    model: str | None = Field(None, description="directory of an artifact; default the champion")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where the Scorer computes")
+    scorer_budget_s: float = Field(15.0, gt=0, description="then a chunk goes on without a model")
+
+
+def build(args: AppArgs) -> Application:
+    """The application of one installation."""
+    home = str(Path(args.home or Settings().home).resolve())
+    model = {"model": args.model, "device": args.device}
+    features = stage(Features).bind(home)
+    scorer = stage(Scorer, user_config=model).bind(home)
+    rules = stage(Rules).bind(home)
+    renderer = stage(Renderer).bind(home)
+    gateway = stage(Gateway, max_ongoing_requests=REQUESTS_AT_ONCE)
+    return gateway.bind(home, args.scorer_budget_s, features, scorer, rules, renderer)
+
+
+def stage(body: type, **options: Any) -> Deployment:
+    """A deployment named as its class; configs/serve.yaml overrides any of its options."""
+    small = {"num_cpus": 0.1}  # a claim for placement, not a limit: the demo has two cores
+    defaults: dict[str, Any] = {"max_ongoing_requests": CHUNKS_AT_ONCE, "ray_actor_options": small}
+    return serve.deployment(**(defaults | options))(body)

@@ -1,0 +1,102 @@
+"""Last stage: picks become mails. Takes FeatureChunk and PickedChunk, gives Assembled.
+
+What the mails of a campaign share is made once a process (serve.workshop). A mail that cannot be
+rendered is one broken recipient, not a lost chunk. Runs without Ray.
+"""
+
+import time
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from reco.catalogue import Catalogue
+from reco.errors import RecoError
+from render.links import LinkSigner
+from serve.chunks import (
+    Assembled,
+    FeatureChunk,
+    Mode,
+    PickedChunk,
+    Recommended,
+    Withheld,
+)
+from serve.rows import lines
+from serve.workshop import Mail, Workshop
+
+KEPT_CAMPAIGNS = 16
+
+
+class MailMaker:
+    """Renders and assembles chunks. Threads may share it."""
+
+    def __init__(self, catalogue: Catalogue, link_key: bytes, public_url: str) -> None:
+        self._catalogue = catalogue
+        signer = LinkSigner(link_key)
+        self._workshop = lru_cache(maxsize=KEPT_CAMPAIGNS)(
+            lambda spec: Workshop(spec, catalogue, signer, link_key, public_url)
+        )
+
+    def make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
+        """The mails of a chunk, and who got none.
+
+        Raises NotFound or TemplateError when the campaign's template cannot be used at all.
+        """
+        started = time.perf_counter()
+        workshop: Workshop = self._workshop(chunk.request.campaign)
+        popular = workshop.popular(picked.popular)
+        rows = self._catalogue.index.rows(picked.slates.items)
+        mails: list[Mail] = []
+        made: list[int] = []
+        broken: list[Withheld] = []
+        for i in range(len(chunk.recipients)):
+            try:
+                mails.append(
+                    workshop.mail(
+                        chunk.recipients, i, rows[i], picked.slates.reasons[i], chunk.now, popular
+                    )
+                )
+            except RecoError as error:
+                broken.append(Withheld(chunk.recipients.deliveries[i], error.what))
+            else:
+                made.append(i)
+        render_ms = (time.perf_counter() - started) * 1e3
+        recipients = chunk.recipients
+        check = chunk.request.mode is Mode.CHECK
+        return Assembled(
+            deliveries=[recipients.deliveries[i] for i in made],
+            arms=[recipients.arms[i] for i in made],
+            addresses=[recipients.emails[i] for i in made],
+            message_ids=[mail.message_id for mail in mails],
+            messages=[mail.message for mail in mails],
+            slates=lines(picked.slates, made),
+            item_ids=[self._item_ids(rows[i]) for i in made],
+            titles=[self._titles(rows[i]) for i in made] if check else [],
+            withheld=chunk.withheld,
+            broken=broken,
+            model_version=picked.model_version,
+            fallback=picked.fallback,
+            took_ms=chunk.took_ms | picked.took_ms | {"renderer": render_ms},
+            rendered=[mail.rendered for mail in mails] if check else [],
+            removed=picked.removed,
+        )
+
+    def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:
+        """The slates of a chunk in words, without a mail."""
+        rows = self._catalogue.index.rows(picked.slates.items)
+        return Recommended(
+            user_ids=chunk.recipients.user_ids,
+            slates=picked.slates,
+            item_ids=[self._item_ids(line) for line in rows],
+            titles=[self._titles(line) for line in rows],
+            model_version=picked.model_version,
+            fallback=picked.fallback,
+            took_ms=chunk.took_ms | picked.took_ms,
+        )
+
+    def _item_ids(self, rows: npt.NDArray[np.int32]) -> list[str]:
+        return [str(self._catalogue.item_ids[row]) for row in rows if row >= 0]
+
+    def _titles(self, rows: npt.NDArray[np.int32]) -> list[str]:
+        titles = self._catalogue.frame["title"]
+        return [titles[row] or "" for row in rows.tolist() if row >= 0]

@@ -1,0 +1,67 @@
+"""Who a campaign is for, page by page: never the whole audience in memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Final
+
+import polars as pl
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.conditions import matches
+from reco.campaigns.ledger import Ledger
+from reco.experiments.assignment import arms
+from reco.subscribers.store import Subscriber, SubscriberStore
+
+PAGE: Final = 2_000
+PROFILE: Final = frozenset(f.name for f in fields(Subscriber)) - {"attributes"}
+
+
+def pages(campaign: Campaign, store: SubscriberStore) -> Iterator[list[str]]:
+    """User ids of the audience. Ids that the campaign names but nobody has are kept: they end as
+    suppressed(unknown), so that no name is lost without a trace.
+    """
+    named = campaign.audience.user_ids()
+    every = _all(store) if named is None else _cut(named)
+    for page in every:
+        kept = _matching(campaign, store, page) if campaign.audience.where else page
+        if kept:
+            yield kept
+
+
+def enqueue(campaign: Campaign, store: SubscriberStore, ledger: Ledger) -> int:
+    """Put the audience into the ledger, each with an arm; gives its size."""
+    size = 0
+    for page in pages(campaign, store):
+        assigned = arms(campaign.arm_salt, page, campaign.weights)
+        ledger.enqueue(campaign.id, list(zip(page, assigned, strict=True)))
+        size += len(page)
+    return size
+
+
+def _all(store: SubscriberStore) -> Iterator[list[str]]:
+    after = ""
+    while page := store.ids(after, PAGE):
+        yield page
+        after = page[-1]
+
+
+def _cut(named: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(named), PAGE):
+        yield named[start : start + PAGE]
+
+
+def _matching(campaign: Campaign, store: SubscriberStore, page: Sequence[str]) -> list[str]:
+    people = store.get(page)
+    wanted = campaign.audience.where
+    columns = {name: [profile_value(person, name) for person in people] for name in wanted}
+    frame = pl.DataFrame([pl.Series(name, v, strict=False) for name, v in columns.items()])
+    return [user for user, fits in zip(page, matches(frame, wanted), strict=True) if fits]
+
+
+def profile_value(person: Subscriber | None, name: str) -> object:
+    """A field of a profile by the name that conditions use; `attributes.x` is an attribute."""
+    if person is None:
+        return None
+    if name.startswith("attributes."):
+        return person.attributes.get(name.removeprefix("attributes."))
+    return getattr(person, name) if name in PROFILE else None

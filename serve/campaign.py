@@ -1,0 +1,209 @@
+"""Runs a campaign: audience into the ledger, senders at work, until nothing is left to send.
+
+Takes a Campaign and the services; needs a Ray cluster in which the application runs. Can be killed
+anywhere and run again: the ledger knows what was sent.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.delivery import State, Suppressed
+from reco.campaigns.ledger import LEASE_S, Ledger
+from reco.campaigns.store import CampaignState, CampaignStore
+from reco.database import open_database
+from reco.embedded import Services
+from reco.errors import RecoError
+from reco.events.lake import Lake
+from reco.subscribers.store import SubscriberStore
+from render.compile import compile_template
+from serve.audience import enqueue
+from serve.crew import Crew
+from serve.graph import Graph
+from serve.latency import Latency, table_name
+from serve.senders import SenderOrder
+
+log = structlog.get_logger()
+
+Progress = Callable[[str, int, int], None]
+
+POLL_S: Final = 0.3
+RECOVER_S: Final = 2.0
+SENDERS: Final = 2
+CLOSED_AT_ONCE: Final = 5_000
+OPEN: Final = (State.QUEUED, State.CLAIMED, State.HANDING_OFF)
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignSummary:
+    """How a run ended. audience = accepted + suppressed + failed + uncertain + deferred + open.
+
+    open is 0 unless the campaign was paused; latency holds p50 and p95 of a chunk by stage.
+    """
+
+    campaign_id: str
+    state: str
+    audience: int
+    accepted: int
+    suppressed: int
+    failed: int
+    uncertain: int
+    deferred: int
+    open: int
+    took_s: float
+    mails_per_s: float
+    latency: list[Latency]
+    note: str = ""
+
+
+def run(
+    campaign: Campaign,
+    services: Services,
+    *,
+    senders: int = SENDERS,
+    progress: Progress | None = None,
+    lease_s: float = LEASE_S,
+    scorer_budget_s: float = 15.0,
+) -> CampaignSummary:
+    """Send a campaign, or go on with one that was stopped; returns when nothing is left to do.
+
+    Raises NotFound or TemplateError for the template, Conflict when another campaign has the id or
+    this one was cancelled, ServiceUnavailable when a store or the relay is gone: the campaign is
+    then paused, with the reason as its note.
+    """
+    compile_template(campaign.template)
+    Graph.of_app(scorer_budget_s)
+    engine = open_database(services.database_url)
+    try:
+        with Ledger(services.database_url) as ledger:
+            store = CampaignStore(engine)
+            started_at = start(store, campaign)
+            order = SenderOrder(
+                home=str(services.home),
+                smtp_url=services.smtp_url,
+                spec=campaign.model_dump_json().encode(),
+                started_at=started_at,
+                scorer_budget_s=scorer_budget_s,
+                rate_per_s=campaign.rate_per_s / senders if campaign.rate_per_s else None,
+                lease_s=lease_s,
+            )
+            subscribers = SubscriberStore(engine)
+            crew = Crew(order, senders)
+            engine_run = Run(campaign, ledger, store, subscribers, crew, progress)
+            summary = engine_run.until_done(started_at)
+            Lake(services.lake).write_table(table_name(campaign.id), crew.latencies.frame())
+            return summary
+    finally:
+        engine.dispose()
+
+
+def start(store: CampaignStore, campaign: Campaign) -> datetime:
+    """Store the campaign and set it running; gives its first start.
+
+    One that runs already is joined: its driver may have died, and two at once do no harm.
+    Raises Conflict.
+    """
+    stored = store.create(campaign)
+    if stored.state is not CampaignState.RUNNING:
+        stored = store.move(campaign.id, CampaignState.RUNNING)
+    return stored.started_at or datetime.now(UTC)
+
+
+class Run:
+    """Watches one run of a campaign from start to end."""
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        ledger: Ledger,
+        store: CampaignStore,
+        subscribers: SubscriberStore,
+        crew: Crew,
+        progress: Progress | None,
+    ) -> None:
+        self._campaign = campaign
+        self._ledger = ledger
+        self._store = store
+        self._subscribers = subscribers
+        self._crew = crew
+        self._progress = progress
+        self._recovered_at = 0.0
+
+    def until_done(self, started_at: datetime) -> CampaignSummary:
+        """Enqueue and watch; the campaign is finished, paused or cancelled afterwards."""
+        begun = time.monotonic()
+        closes_at = self._campaign.window.closes_at(started_at)
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                audience = pool.submit(enqueue, self._campaign, self._subscribers, self._ledger)
+                state = self._watch(audience, closes_at)
+        except RecoError as error:
+            self._store.move(self._campaign.id, CampaignState.PAUSED, str(error.what))
+            raise
+        finally:
+            self._crew.dismiss()
+        if state is CampaignState.RUNNING:
+            state = self._store.move(self._campaign.id, CampaignState.FINISHED).state
+        return self._summary(state, time.monotonic() - begun)
+
+    def _watch(self, audience: "Future[int]", closes_at: datetime | None) -> CampaignState:
+        """Poll until nothing is left, or until the campaign is no longer running."""
+        while True:
+            self._crew.watch()
+            self._crew.collect()
+            enqueued = audience.done()
+            counts = self._ledger.counts(self._campaign.id)
+            self._report(counts)
+            if enqueued and audience.result() >= 0 and not any(counts[s.value] for s in OPEN):
+                return CampaignState.RUNNING
+            state = self._store.get(self._campaign.id).state
+            if state is not CampaignState.RUNNING:
+                audience.result()
+                return state
+            if closes_at is not None and datetime.now(UTC) >= closes_at:
+                self._close()
+            self._recover()
+            time.sleep(POLL_S)
+
+    def _close(self) -> None:
+        """The window is over: whoever still waits gets no mail."""
+        claim = self._ledger.claim(self._campaign.id, CLOSED_AT_ONCE)
+        rows = [Suppressed(delivery.user_id, "deadline") for delivery in claim.deliveries]
+        if rows:
+            self._ledger.suppress(self._campaign.id, claim.fence, rows)
+
+    def _recover(self) -> None:
+        if time.monotonic() - self._recovered_at >= RECOVER_S:
+            self._recovered_at = time.monotonic()
+            found = self._ledger.recover(self._campaign.id)
+            if found.requeued or found.uncertain:
+                log.warning("recovered", requeued=found.requeued, uncertain=found.uncertain)
+
+    def _report(self, counts: dict[str, int]) -> None:
+        if self._progress is not None:
+            total = sum(counts.values())
+            self._progress("send", total - sum(counts[state.value] for state in OPEN), total)
+
+    def _summary(self, state: CampaignState, took_s: float) -> CampaignSummary:
+        counts = self._ledger.counts(self._campaign.id)
+        return CampaignSummary(
+            campaign_id=self._campaign.id,
+            state=state.value,
+            audience=sum(counts.values()),
+            accepted=counts[State.ACCEPTED],
+            suppressed=counts[State.SUPPRESSED],
+            failed=counts[State.FAILED],
+            uncertain=counts[State.UNCERTAIN],
+            deferred=counts[State.DEFERRED],
+            open=sum(counts[open_.value] for open_ in OPEN),
+            took_s=round(took_s, 3),
+            mails_per_s=round(counts[State.ACCEPTED] / max(took_s, 1e-9), 1),
+            latency=self._crew.latencies.stages(),
+            note=self._store.get(self._campaign.id).note or "",
+        )

@@ -1,0 +1,220 @@
+"""What travels between the deployments: chunks of 1 to 512 recipients, as arrays and bytes.
+
+Gateway or sender -> Request -> Features -> FeatureChunk -> Scorer -> ScoredChunk -> Rules ->
+PickedChunk -> Renderer -> Assembled. Everything is frozen and cheap to pickle.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from reco.campaigns.campaign import Campaign, Rules
+from reco.features.history import Histories
+from reco.models.slates import Slates
+from render.renderer import Rendered
+
+LEAST_CANDIDATES: Final = 20  # below that the rules soon run out
+MOST_CANDIDATES: Final = 48  # the bit mask of the frequency caps holds 52
+KEY_MARK: Final = "\x1f"  # between user id and key in the id of a delivery
+
+
+def delivery_id(user_id: str, key: str = "") -> str:
+    """Id of a delivery in the ledger: the user's own, or one more for each idempotency key."""
+    return f"{user_id}{KEY_MARK}{key}" if key else user_id
+
+
+def recipient_of(delivery: str) -> str:
+    """User id of a delivery."""
+    return delivery.partition(KEY_MARK)[0]
+
+
+class Mode(StrEnum):
+    """What a chunk is for."""
+
+    SEND = "send"  # showings are reserved, whoever may not be written to is withheld
+    CHECK = "check"  # the same mails, but nothing is reserved: preview and preflight
+    RECOMMEND = "recommend"  # slates only, for anyone
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What decides the items of a mail; replicas keep what they derive from it, so it is hashable.
+
+    by         id under which showings are counted: the campaign's
+    editorial  item ids, best first; empty means what is popular now
+    static     arms that get the editorial slate instead of the model's
+    as_of      freezes clock and features, for a replay
+    """
+
+    by: str
+    picks: int
+    rules: Rules = field(default_factory=Rules)
+    editorial: tuple[str, ...] = ()
+    static: frozenset[str] = frozenset()
+    as_of: datetime | None = None
+    live: bool = False
+
+    @classmethod
+    def of(cls, campaign: Campaign) -> "Choice":
+        """The part of a campaign that decides the items."""
+        return cls(
+            by=campaign.id,
+            picks=campaign.picks,
+            rules=campaign.rules,
+            editorial=() if campaign.editorial == "popular" else tuple(campaign.editorial),
+            static=frozenset(arm.name for arm in campaign.arms if arm.slate == "editorial"),
+            as_of=campaign.as_of,
+            live=campaign.live,
+        )
+
+
+def candidates(choice: Choice, mode: Mode) -> int:
+    """How many candidates a recipient needs, so that the rules may remove most of them."""
+    if mode is Mode.RECOMMEND:
+        return choice.picks + LEAST_CANDIDATES
+    return min(max(LEAST_CANDIDATES, 4 * choice.picks), MOST_CANDIDATES)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A chunk of recipients, each with the arm of the experiment that they are in.
+
+    deliveries  ids in the ledger: the user id, with a key behind it where one gets several mails
+    campaign    JSON of the Campaign; empty where no mail is made (Mode.RECOMMEND)
+    """
+
+    choice: Choice
+    deliveries: list[str]
+    arms: list[str]
+    mode: Mode = Mode.SEND
+    campaign: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A recipient for whom no mail is made, and why."""
+
+    delivery: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """Who is written to, as columns of n; "" stands for what is not known.
+
+    tracked  who agreed to links and pixels that tell what they did
+    """
+
+    deliveries: list[str]
+    user_ids: list[str]
+    arms: list[str]
+    emails: list[str]
+    first_names: list[str]
+    languages: list[str]
+    tracked: list[bool]
+    segments: list[str]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureChunk:
+    """What is known about the n recipients of a request who may be written to.
+
+    personal   bool [n]: who gets picks of their own (consent to profiling, arm of the model)
+    histories  of those n; empty ones where nothing may be known or nothing is needed
+    fresh      precomputed slates [n, w] of the current model; empty places where there are none
+    now        the clock of this chunk, UTC
+    fallback   why histories or fresh slates could not be read, else ""
+    """
+
+    request: Request
+    recipients: Recipients
+    withheld: list[Withheld]
+    personal: npt.NDArray[np.bool_]
+    histories: Histories
+    fresh: Slates
+    now: datetime
+    fallback: str = ""
+    took_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """The candidates [n, w] of a chunk, best first; empty where the model knows nothing.
+
+    novel     whether items bought before are left out (campaign, or the kind of shop)
+    fallback  why there are no model picks, else ""
+    """
+
+    slates: Slates
+    model_version: str
+    novel: bool
+    fallback: str = ""
+    took_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PickedChunk:
+    """The slates [n, picks] that are shown; no place is empty while anything is in stock.
+
+    popular  uint64 [p] keys of recent favourites, for the content block that is the same for all
+    removed  per rule the item ids that it took, in a chunk of one (Mode.CHECK): why, for people
+    """
+
+    slates: Slates
+    popular: npt.NDArray[np.uint64]
+    model_version: str
+    fallback: str = ""
+    removed: dict[str, list[str]] = field(default_factory=dict)
+    took_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Finished mails of m <= n recipients, and who got none.
+
+    messages   whole messages with CRLF line ends, as they go behind DATA
+    slates     what each mail shows [m, picks]; item_ids and titles the same in words
+               (titles in Mode.CHECK only)
+    broken     recipients whose mail could not be rendered, and why
+    rendered   subject, HTML and text of each mail in Mode.CHECK, else empty
+    took_ms    milliseconds of the chunk in each stage
+    """
+
+    deliveries: list[str]
+    arms: list[str]
+    addresses: list[str]
+    message_ids: list[str]
+    messages: list[bytes]
+    slates: Slates
+    item_ids: list[list[str]]
+    titles: list[list[str]]
+    withheld: list[Withheld]
+    broken: list[Withheld]
+    model_version: str
+    fallback: str
+    took_ms: dict[str, float]
+    rendered: list[Rendered] = field(default_factory=list)
+    removed: dict[str, list[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """Slates in words: one list of picks a recipient."""
+
+    user_ids: list[str]
+    slates: Slates
+    item_ids: list[list[str]]
+    titles: list[list[str]]
+    model_version: str
+    fallback: str
+    took_ms: dict[str, float]

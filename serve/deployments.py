@@ -1,0 +1,113 @@
+"""The four stages as Ray Serve runs them: thin coats on plain classes, with metrics.
+
+Methods are plain functions, so Serve runs each call in a thread and the replica keeps answering.
+"""
+
+from typing import Any
+
+from reco.rules.caps import Caps
+from reco.subscribers.store import SubscriberStore
+from reco.subscribers.suppression import SuppressionList
+from serve.assembling import MailMaker
+from serve.chunks import (
+    Assembled,
+    FeatureChunk,
+    PickedChunk,
+    Recommended,
+    Request,
+    ScoredChunk,
+)
+from serve.fresh import FreshSlates
+from serve.metrics import Meters
+from serve.model import CurrentModel
+from serve.picking import Picker
+from serve.reading import Reader
+from serve.scoring import Scoring, unscored
+from serve.segments import Segments
+from serve.stores import Stores
+
+
+class Features:
+    """Profiles, consent, histories and fresh slates of a chunk."""
+
+    def __init__(self, home: str) -> None:
+        stores = self._stores = Stores(home)
+        self._meters = Meters()
+        self._reader = Reader(
+            SubscriberStore(stores.engine),
+            SuppressionList(stores.engine, stores.services.link_key),
+            stores.online,
+            FreshSlates(stores.redis),
+            Segments(stores.catalogue),
+        )
+
+    def read(self, request: Request) -> FeatureChunk:
+        """See serve.reading.Reader.read."""
+        chunk = self._reader.read(request)
+        self._meters.stage("features", chunk.took_ms["features"], len(request.deliveries))
+        self._meters.withheld([person.reason for person in chunk.withheld])
+        return chunk
+
+
+class Scorer:
+    """The only replica that holds a model. `user_config` swaps it without a dropped request."""
+
+    def __init__(self, home: str) -> None:
+        stores = self._stores = Stores(home)
+        self._meters = Meters()
+        self._scoring = Scoring(stores.catalogue)
+        self._model = CurrentModel(stores.redis, stores.catalogue, self._scoring)
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """{"model": directory or null for the champion, "device": "cpu" or "cuda"}.
+
+        Raises NotFound, ModelMismatch or ConfigError; the old model then stays.
+        """
+        self._model.configure(config)
+
+    def score(self, chunk: FeatureChunk) -> ScoredChunk:
+        """See serve.scoring.Scoring.score."""
+        self._model.refresh()
+        scored = self._scoring.score(chunk)
+        self._meters.stage("scorer", scored.took_ms["scorer"], len(chunk.recipients))
+        return scored
+
+
+class Rules:
+    """Rules, frequency caps and the fallback ladder."""
+
+    def __init__(self, home: str) -> None:
+        stores = self._stores = Stores(home)
+        self._meters = Meters()
+        self._picker = Picker(stores.catalogue, stores.online, Caps(stores.redis))
+
+    def pick(
+        self, chunk: FeatureChunk, scored: ScoredChunk | None, fallback: str = ""
+    ) -> PickedChunk:
+        """See serve.picking.Picker.pick; without a scored chunk `fallback` says why."""
+        picked = self._picker.pick(chunk, scored or unscored(chunk, fallback))
+        self._meters.stage("rules", picked.took_ms["rules"], len(chunk.recipients))
+        self._meters.picks(picked.slates)
+        self._meters.fallback(picked.fallback, len(chunk.recipients))
+        return picked
+
+
+class Renderer:
+    """Templates, links and MIME."""
+
+    def __init__(self, home: str) -> None:
+        stores = self._stores = Stores(home)
+        self._meters = Meters()
+        services = stores.services
+        self._maker = MailMaker(stores.catalogue, services.link_key, services.public_url)
+
+    def make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
+        """See serve.assembling.MailMaker.make."""
+        assembled = self._maker.make(chunk, picked)
+        self._meters.stage("renderer", assembled.took_ms["renderer"], len(chunk.recipients))
+        self._meters.assembled(len(assembled))
+        return assembled
+
+    def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:
+        """See serve.assembling.MailMaker.describe."""
+        return self._maker.describe(chunk, picked)

@@ -1,0 +1,38 @@
+"""Precomputed slates of the current model, as far as they are in Redis and not too old (TTL)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import redis
+
+from reco.errors import ServiceUnavailable
+from reco.models.registry import champion
+from reco.models.slates import Slates
+from reco.models.topk import unpack
+from reco.rules.rules import Bools
+from reco.tables import topk_key
+from serve.rows import placed
+
+
+class FreshSlates:
+    """Reads slates that `reco precompute` wrote."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def fetch(self, user_ids: Sequence[str], wanted: Bools, k: int) -> Slates:
+        """Slates [n, k] in the order of the ids; empty where unwanted, missing or of another model.
+
+        Raises ServiceUnavailable.
+        """
+        nothing = Slates.empty(len(user_ids), k)
+        rows = np.flatnonzero(wanted).tolist()
+        try:
+            model = champion(self._redis)
+            if model is None or not rows:
+                return nothing
+            values: list[Any] = self._redis.mget([topk_key(user_ids[i]) for i in rows])
+        except redis.RedisError as error:
+            raise ServiceUnavailable("Precomputed slates cannot be read.", str(error)) from error
+        return placed(nothing, wanted, unpack(values, k, model.version).slates)

@@ -1,0 +1,125 @@
+"""The door: HTTP for programs under /v1, and the signed links that mail readers follow.
+
+Single sends are gathered here into chunks; a chunk takes the same path as a campaign's.
+"""
+
+import asyncio
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from reco import __version__
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.ledger import LEASE_S, Ledger
+from reco.campaigns.store import CampaignState, CampaignStore
+from reco.errors import Conflict, RecoError
+from reco.subscribers.store import SubscriberStore
+from serve import api, problems, public
+from serve.chunks import Assembled, Request
+from serve.graph import Graph
+from serve.metrics import Meters
+from serve.readers import Readers
+from serve.runner import start_runner
+from serve.sender import Sender
+from serve.senders import SenderOrder, open_sender
+from serve.single import Ask, Outcome, SingleSends
+from serve.stores import Stores
+
+GATHERED: Final = 128  # single sends in a chunk
+GATHER_S: Final = 0.005  # how long the first one waits for others
+GROUPS_AT_ONCE: Final = 4
+
+
+@serve.ingress()
+class Gateway:
+    """Answers requests; holds no model, no template and no state that another replica lacks."""
+
+    def __init__(
+        self,
+        home: str,
+        scorer_budget_s: float,
+        features: DeploymentHandle[Any],
+        scorer: DeploymentHandle[Any],
+        rules: DeploymentHandle[Any],
+        renderer: DeploymentHandle[Any],
+    ) -> None:
+        self._home = home
+        self.stores = Stores(home)
+        self.graph = Graph(scorer_budget_s, features, scorer, rules, renderer)
+        self.campaigns = CampaignStore(self.stores.engine)
+        self.subscribers = SubscriberStore(self.stores.engine)
+        self.ledger = Ledger(self.stores.services.database_url)
+        self.readers = Readers(self.stores)
+        self._meters = Meters()
+        self._single = SingleSends(self.stores.engine, self.ledger)
+        self._senders: dict[str, Sender] = {}
+        self._open = AsyncExitStack()
+        self._opening = asyncio.Lock()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray calls this once the replica is made."""
+        app = FastAPI(title="reco", version=__version__)
+        problems.install(app)
+        app.include_router(api.router(self))
+        app.include_router(public.router(self.readers, self._meters))
+        return app
+
+    async def assemble(self, request: Request) -> Assembled:
+        """The mails of a chunk. Raises as serve.graph.Graph.assemble does."""
+        return await self.graph.assemble(request)
+
+    @serve.batch(
+        max_batch_size=GATHERED,
+        batch_wait_timeout_s=GATHER_S,
+        max_concurrent_batches=GROUPS_AT_ONCE,
+    )
+    async def send(self, asks: list[Ask]) -> list[Outcome | RecoError]:
+        """Send single mails; an error belongs to the asks of its campaign only."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, ask in enumerate(asks):
+            groups[ask.campaign.id].append(i)
+        answers: dict[int, Outcome | RecoError] = {}
+        for places in groups.values():
+            group = [asks[i] for i in places]
+            answers |= zip(places, await self._send_group(group), strict=True)
+        return [answers[i] for i in range(len(asks))]
+
+    async def _send_group(self, asks: list[Ask]) -> list[Outcome] | list[RecoError]:
+        campaign = asks[0].campaign
+        try:
+            sender = await self._sender(campaign)
+            return await self._single.send(sender, campaign, asks)
+        except RecoError as error:
+            return [error] * len(asks)
+
+    async def _sender(self, campaign: Campaign) -> Sender:
+        """The sender of a campaign in this replica; made when first needed."""
+        stored = await asyncio.to_thread(self.campaigns.create, campaign)
+        if stored.state in (CampaignState.PAUSED, CampaignState.CANCELLED):
+            raise Conflict(
+                f"Campaign {campaign.id} is {stored.state}.",
+                stored.note or "",
+                "Resume it, or use another one.",
+            )
+        async with self._opening:
+            if campaign.id not in self._senders:
+                order = SenderOrder(
+                    home=self._home,
+                    smtp_url=self.stores.services.smtp_url,
+                    spec=campaign.model_dump_json().encode(),
+                    started_at=stored.created_at,
+                    scorer_budget_s=self.graph.scorer_budget_s,
+                    rate_per_s=campaign.rate_per_s,
+                    lease_s=LEASE_S,
+                )
+                opened = open_sender(campaign, order, self.stores, self.graph, self._meters)
+                self._senders[campaign.id] = await self._open.enter_async_context(opened)
+        return self._senders[campaign.id]
+
+    def start(self, campaign: Campaign) -> None:
+        """Let a campaign run on its own."""
+        start_runner(self._home, campaign, self.graph.scorer_budget_s)

@@ -1,0 +1,75 @@
+"""The path of a chunk: Features -> Scorer -> Rules -> Renderer, each a deployment behind a handle.
+
+The gateway and the senders of a campaign hold one each. What a stage gives travels to the next by
+reference; only the Scorer is waited for, because it alone may be late or fail without the mail
+being lost.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from serve.chunks import Assembled, Recommended, Request, ScoredChunk
+
+log = structlog.get_logger()
+
+APP: Final = "default"
+SCORER_LATE: Final = "scorer_late"
+SCORER_DOWN: Final = "scorer_down"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Handles of the four stages, and how long a chunk may wait for the scorer."""
+
+    scorer_budget_s: float
+    features: DeploymentHandle[Any]
+    scorer: DeploymentHandle[Any]
+    rules: DeploymentHandle[Any]
+    renderer: DeploymentHandle[Any]
+
+    @classmethod
+    def of_app(cls, scorer_budget_s: float, app: str = APP) -> "Graph":
+        """The graph of the application that runs in this cluster."""
+        stages = ("Features", "Scorer", "Rules", "Renderer")
+        return cls(scorer_budget_s, *(serve.get_deployment_handle(s, app) for s in stages))
+
+    async def assemble(self, request: Request) -> Assembled:
+        """The mails of a chunk.
+
+        Raises ServiceUnavailable when the subscribers cannot be read, NotFound or TemplateError
+        when the campaign's template cannot be used.
+        """
+        features, picked = await self._picked(request)
+        assembled: Assembled = await self.renderer.make.remote(features, picked)
+        return assembled
+
+    async def recommend(self, request: Request) -> Recommended:
+        """The slates of a chunk in words. Raises ServiceUnavailable as `assemble` does."""
+        features, picked = await self._picked(request)
+        recommended: Recommended = await self.renderer.describe.remote(features, picked)
+        return recommended
+
+    async def _picked(self, request: Request) -> tuple[Any, Any]:
+        features = self.features.read.remote(request)
+        scored, fallback = await self._scored(features)
+        return features, self.rules.pick.remote(features, scored, fallback)
+
+    async def _scored(self, features: Any) -> tuple[ScoredChunk | None, str]:
+        """The candidates, or why there are none.
+
+        A failure of Features shows here too; it comes up again, and counts, in the next stage.
+        """
+        try:
+            async with asyncio.timeout(self.scorer_budget_s):
+                return await self.scorer.score.remote(features), ""
+        except TimeoutError:
+            log.warning("the scorer is late", budget_s=self.scorer_budget_s)
+            return None, SCORER_LATE
+        except Exception as error:  # noqa: BLE001 - however the scorer fails, the mail goes out
+            log.warning("the scorer does not answer", error=str(error))
+            return None, SCORER_DOWN

@@ -1,0 +1,49 @@
+"""Catalogue rows as readers see them: title, price in their currency, picture, link, reason."""
+
+from functools import lru_cache
+from urllib.parse import quote, urljoin
+
+from reco.campaigns.campaign import Campaign
+from reco.catalogue import Catalogue
+from render.formats import format_price
+from render.images import image_name
+from render.links import with_utm
+from render.reasons import reason_sentence
+from render.views import ItemView
+
+
+class ItemViews:
+    """Views of one campaign; each (row, reason) is made once."""
+
+    def __init__(self, catalogue: Catalogue, campaign: Campaign, public_url: str) -> None:
+        self._catalogue = catalogue
+        self._campaign = campaign
+        self._root = public_url.rstrip("/") + "/"
+        self.of = lru_cache(maxsize=65_536)(self._view)
+
+    def _view(self, row: int, reason: int) -> ItemView:
+        item = self._catalogue.frame.row(row, named=True)
+        item_id, category = item["item_id"], item["category"] or ""
+        campaign, picture = self._campaign, f"assets/categories/{image_name(category)}"
+        price = format_price(item["price"], item["currency"] or campaign.currency, campaign.locale)
+        return ItemView(
+            item_id=item_id,
+            title=item["title"] or f"{category} {item_id}".strip(),
+            price=price,
+            image_url=urljoin(self._root, item["image_url"] or picture),
+            url=self.link(row),
+            category=category,
+            reason=reason_sentence(reason, category),
+        )
+
+    def link(self, row: int) -> str:
+        """Where the item is sold, with the campaign's utm parameters."""
+        return destination(self._catalogue, row, self._root, self._campaign)
+
+
+def destination(catalogue: Catalogue, row: int, root: str, campaign: Campaign) -> str:
+    """Address of an item's page; a shop that gave none gets the page of the gateway itself."""
+    url = catalogue.frame["url"][row]
+    if not url:
+        url = f"items/{quote(str(catalogue.item_ids[row]), safe='')}"
+    return with_utm(urljoin(root, url), {**campaign.utm, "utm_campaign": campaign.id})

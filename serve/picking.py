@@ -1,0 +1,150 @@
+"""Third stage: the picks that are shown. Candidates -> ladder -> rules -> caps -> ladder.
+
+Takes the FeatureChunk and its ScoredChunk, gives a PickedChunk. The ladder climbs twice: first so
+that the rules have enough to choose from, then to fill what rules and caps left empty, and only
+the blocklist and the stock bind it there, because an empty block is worse than a third apple.
+Runs without Ray.
+"""
+
+import time
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import structlog
+
+from reco.catalogue import Catalogue
+from reco.errors import RecoError
+from reco.features.history import day_of
+from reco.features.online import OnlineStore
+from reco.models.slates import Slates
+from reco.rules.caps import Caps, Showing, first
+from reco.rules.ladder import Keys, Pools, editorial_slates, fill, seeds_of
+from reco.rules.rules import (
+    Bools,
+    Bought,
+    RuleContext,
+    apply,
+    blocked_rows,
+    cut,
+    trace,
+)
+from reco.tables import item_keys
+from serve.chunks import Choice, FeatureChunk, Mode, PickedChunk, ScoredChunk, candidates
+from serve.rows import placed
+
+log = structlog.get_logger()
+
+POPULAR_S: Final = 60.0  # how long a list of popular items is kept
+CAPS_DOWN: Final = "caps_unavailable"
+
+
+class Picker:
+    """Chooses what each recipient is shown. Threads may share it."""
+
+    def __init__(self, catalogue: Catalogue, online: OnlineStore, caps: Caps) -> None:
+        self._catalogue = catalogue
+        self._caps = caps
+        self._popular = Popular(online)
+        self._blocked = lru_cache(maxsize=64)(self._blocked_rows)
+
+    def pick(self, chunk: FeatureChunk, scored: ScoredChunk) -> PickedChunk:
+        """Slates [n, picks] with no empty place while anything is allowed and in stock."""
+        started = time.perf_counter()
+        choice, mode = chunk.request.choice, chunk.request.mode
+        context = self._context(chunk, scored)
+        pools = Pools.of(
+            self._catalogue, context.allowed, self._popular.keys(), item_keys(choice.editorial)
+        )
+        seeds = seeds_of(chunk.recipients.user_ids, choice.by)
+        static = np.array([arm in choice.static for arm in chunk.recipients.arms], np.bool_)
+        width = candidates(choice, mode)
+        slates = cut(scored.slates, width)
+        slates = placed(slates, static, editorial_slates(pools, int(static.sum()), width))
+        slates = fill(slates, width, pools, seeds)
+        removed = self._removed(slates, context) if mode is Mode.CHECK and len(slates) == 1 else {}
+        slates = apply(slates, context)
+        chosen, fallback = self._capped(chunk, slates)
+        slates = fill(slates.keep(chosen), choice.picks, pools, seeds)
+        return PickedChunk(
+            slates=slates,
+            popular=pools.popular[: 2 * choice.picks],
+            model_version=scored.model_version,
+            fallback=scored.fallback or fallback,
+            removed=removed,
+            took_ms={"rules": (time.perf_counter() - started) * 1e3},
+        )
+
+    def _context(self, chunk: FeatureChunk, scored: ScoredChunk) -> RuleContext:
+        choice = chunk.request.choice
+        return RuleContext(
+            catalogue=self._catalogue,
+            blocked=self._blocked(choice),
+            bought=Bought.of(chunk.histories, 0) if scored.novel else None,
+            max_per_category=choice.rules.max_per_category,
+            diversity=choice.rules.diversity,
+        )
+
+    def _capped(self, chunk: FeatureChunk, slates: Slates) -> tuple[Bools, str]:
+        """Mask of the first picks below the cap, reserved when the mails are for sending."""
+        choice, mode = chunk.request.choice, chunk.request.mode
+        showing = showing_of(choice, day_of(chunk.now))
+        if showing is None or mode is Mode.RECOMMEND:
+            return first(slates.items, choice.picks), ""
+        try:
+            users = chunk.recipients.user_ids
+            reserve = mode is Mode.SEND
+            mask = self._caps.choose(showing, users, slates.items, choice.picks, reserve=reserve)
+        except RecoError as error:
+            log.warning("caps are not checked", why=str(error))
+            return first(slates.items, choice.picks), CAPS_DOWN
+        return mask, ""
+
+    def _removed(self, slates: Slates, context: RuleContext) -> dict[str, list[str]]:
+        """Item ids that each rule takes from a single slate."""
+        out: dict[str, list[str]] = {}
+        before = slates.items[0]
+        for name, after in trace(slates, context):
+            gone = np.setdiff1d(before[before != 0], after.items[0])
+            rows = self._catalogue.index.rows(gone)
+            if len(gone):
+                out[name] = [str(self._catalogue.item_ids[row]) for row in rows if row >= 0]
+            before = after.items[0]
+        return out
+
+    def _blocked_rows(self, choice: Choice) -> Bools:
+        rules = choice.rules
+        return blocked_rows(
+            self._catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
+        )
+
+
+def showing_of(choice: Choice, day: int) -> Showing | None:
+    """How showings of a mail are counted; None without a cap."""
+    cap = choice.rules.frequency_cap
+    return Showing(choice.by, day, cap.times, cap.days) if cap else None
+
+
+class Popular:
+    """Recent popular items, read again when they are older than POPULAR_S.
+
+    When Redis does not answer, the last list goes on being used.
+    """
+
+    def __init__(self, online: OnlineStore) -> None:
+        self._online = online
+        self._keys: Keys = np.zeros(0, np.uint64)
+        self._read_at = -POPULAR_S
+
+    def keys(self) -> Keys:
+        """Item keys, best first; empty before the first load of features."""
+        if time.monotonic() - self._read_at >= POPULAR_S:
+            self._read_at = time.monotonic()
+            try:
+                meta = self._online.meta()
+            except RecoError as error:
+                log.warning("no popular items", why=str(error))
+                return self._keys
+            if meta is not None:
+                self._keys = meta.popular
+        return self._keys

@@ -1,0 +1,45 @@
+"""A campaign that runs on its own in the cluster: what POST /v1/campaigns starts."""
+
+from typing import Any, Final
+
+import ray
+import structlog
+from ray.actor import exit_actor
+
+from reco.campaigns.campaign import Campaign
+from reco.errors import RecoError
+from serve.campaign import run
+from serve.stores import Stores
+
+log = structlog.get_logger()
+
+NAMESPACE: Final = "reco"
+
+
+class CampaignRunner:
+    """Drives one campaign to its end, then goes. It sends nothing itself, so Ray may retry it."""
+
+    def __init__(self, home: str, spec: bytes, scorer_budget_s: float) -> None:
+        self._stores = Stores(home)
+        self._campaign = Campaign.model_validate_json(spec)
+        self._scorer_budget_s = scorer_budget_s
+
+    def run(self) -> None:
+        """See serve.campaign.run; what went wrong stands in the campaign's note."""
+        try:
+            run(self._campaign, self._stores.services, scorer_budget_s=self._scorer_budget_s)
+        except RecoError as error:
+            log.warning("the campaign stopped", campaign=self._campaign.id, why=str(error))
+        exit_actor()  # type: ignore[no-untyped-call]
+
+
+def start_runner(home: str, campaign: Campaign, scorer_budget_s: float) -> None:
+    """Run a campaign in an actor that outlives its caller; one that runs already is left alone."""
+    actor: Any = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(CampaignRunner)
+    runner = actor.options(
+        name=f"campaign {campaign.id}",
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+    ).remote(home, campaign.model_dump_json().encode(), scorer_budget_s)
+    runner.run.remote()

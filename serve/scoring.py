@@ -1,0 +1,101 @@
+"""Second stage: candidates for every recipient who gets picks of their own.
+
+Takes a FeatureChunk, gives a ScoredChunk: fresh precomputed slates where there are any, else the
+model's. Without a model the slates stay empty and say why; the ladder fills them. Runs without Ray.
+"""
+
+import time
+from functools import lru_cache
+from typing import Final
+
+import structlog
+
+from reco.catalogue import Catalogue
+from reco.models.scorer import Scorer
+from reco.models.slates import Slates
+from reco.rules.rules import Bools, RuleContext, blocked_rows, cut
+from serve.chunks import Choice, FeatureChunk, ScoredChunk, candidates
+from serve.rows import placed, some
+
+log = structlog.get_logger()
+
+NO_MODEL: Final = "no_model"
+MODEL_FAILED: Final = "model_failed"
+
+
+class Scoring:
+    """Holds the current model; `swap` replaces it between two chunks."""
+
+    def __init__(self, catalogue: Catalogue, scorer: Scorer | None = None) -> None:
+        self._catalogue = catalogue
+        self._scorer = scorer
+        self._allowed = lru_cache(maxsize=64)(self._allowed_rows)
+
+    @property
+    def version(self) -> str:
+        """Version of the current model, "" without one."""
+        return self._scorer.version if self._scorer else ""
+
+    def swap(self, scorer: Scorer | None) -> None:
+        """Use another model from the next chunk on; chunks under way keep theirs."""
+        self._scorer = scorer
+
+    def score(self, chunk: FeatureChunk) -> ScoredChunk:
+        """Candidates of each recipient; never raises for what the model does."""
+        started = time.perf_counter()
+        scorer = self._scorer
+        width = candidates(chunk.request.choice, chunk.request.mode)
+        wanted = chunk.personal & ~(chunk.fresh.items != 0).any(axis=1)
+        slates, fallback = cut(chunk.fresh, width), chunk.fallback
+        if wanted.any() and not fallback:
+            if scorer is None:
+                fallback = NO_MODEL
+            else:
+                slates, fallback = self._live(scorer, chunk, wanted, slates)
+        return ScoredChunk(
+            slates=slates,
+            model_version=scorer.version if scorer else "",
+            novel=_novel(scorer, chunk.request.choice),
+            fallback=fallback,
+            took_ms={"scorer": (time.perf_counter() - started) * 1e3},
+        )
+
+    def _live(
+        self, scorer: Scorer, chunk: FeatureChunk, wanted: Bools, slates: Slates
+    ) -> tuple[Slates, str]:
+        """Slates with the wanted rows scored now; unchanged, and why, when the model fails."""
+        choice = chunk.request.choice
+        try:
+            scored = scorer.score(
+                some(chunk.histories, wanted),
+                chunk.now,
+                slates.items.shape[1],
+                allowed=self._allowed(choice),
+                novel_only=_novel(scorer, choice),
+            )
+        except Exception as error:
+            # Whatever a model does, the mail goes out.
+            log.exception("the model failed", error=str(error))
+            return slates, MODEL_FAILED
+        return placed(slates, wanted, scored), ""
+
+    def _allowed_rows(self, choice: Choice) -> Bools:
+        rules = choice.rules
+        blocked = blocked_rows(
+            self._catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
+        )
+        return RuleContext(self._catalogue, blocked).allowed
+
+
+def _novel(scorer: Scorer | None, choice: Choice) -> bool:
+    """Whether items bought before are left out; "auto" asks what kind of shop the model learnt."""
+    if choice.rules.seen != "auto":
+        return choice.rules.seen == "drop"
+    return scorer is not None and not scorer.config.repeats
+
+
+def unscored(chunk: FeatureChunk, reason: str) -> ScoredChunk:
+    """What is left of a chunk when no scorer answers: the fresh slates, the rest is empty."""
+    width = candidates(chunk.request.choice, chunk.request.mode)
+    novel = _novel(None, chunk.request.choice)
+    return ScoredChunk(cut(chunk.fresh, width), "", novel, chunk.fallback or reason)

@@ -1,0 +1,246 @@
+"""Sends the mails of one campaign: claim -> assemble -> hand off -> SMTP -> settle.
+
+Several chunks are under way at once; ledger and Redis are synchronous and run in threads. What was
+handed off is never sent again from here: a sender that dies leaves its hand-offs uncertain.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import structlog
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.delivery import Claim, HandOff, Settled, State, Suppressed
+from reco.campaigns.ledger import LEASE_S, Ledger
+from reco.campaigns.pacing import TokenBucket, next_attempt
+from reco.campaigns.smtp import SmtpPool
+from reco.errors import RecoError, SendDeferred, SendError, SendFailed, SendUncertain
+from reco.features.history import day_of
+from reco.rules.caps import Caps
+from render.message import return_path
+from serve.chunks import Assembled, Choice, Request, recipient_of
+from serve.metrics import Meters
+from serve.picking import showing_of
+from serve.rows import lines
+
+log = structlog.get_logger()
+
+CHUNK: Final = 256  # recipients of a claim
+IN_FLIGHT: Final = 3  # chunks: one is assembled, one is sent, one is settled
+SETTLED_AT_ONCE: Final = 64
+IDLE_S: Final = 0.1
+
+Assemble = Callable[[Request], Awaitable[Assembled]]
+STATES: Final[Mapping[type[SendError], State]] = {
+    SendDeferred: State.DEFERRED,
+    SendFailed: State.FAILED,
+    SendUncertain: State.UNCERTAIN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds that a chunk of so many recipients spent in a stage."""
+
+    stage: str
+    took_ms: float
+    recipients: int
+
+
+class Sender:
+    """One sender of one campaign; lives in one event loop."""
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        assemble: Assemble,
+        ledger: Ledger,
+        pool: SmtpPool,
+        caps: Caps,
+        meters: Meters,
+        *,
+        started_at: datetime,
+        rate_per_s: float | None = None,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._campaign = campaign
+        self._spec = campaign.model_dump_json().encode()
+        self._choice = Choice.of(campaign)
+        self._domain = campaign.from_email.rpartition("@")[2]
+        self._assemble = assemble
+        self._ledger = ledger
+        self._pool = pool
+        self._caps = caps
+        self._meters = meters
+        self._started_at = started_at
+        self._rate = TokenBucket(rate_per_s) if rate_per_s else None
+        self._lease_s = lease_s
+        self._stopping = asyncio.Event()
+        self.timings: list[Timing] = []
+
+    def stop(self) -> None:
+        """Let `run` end once what it has claimed is settled."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Send until stopped. Raises ServiceUnavailable when a store or the relay is gone."""
+        chunks: set[asyncio.Task[None]] = set()
+        try:
+            while not self._stopping.is_set():
+                if len(chunks) >= IN_FLIGHT:
+                    done, chunks = await asyncio.wait(chunks, return_when="FIRST_COMPLETED")
+                    _raise_first(done)
+                claim = await asyncio.to_thread(
+                    self._ledger.claim, self._campaign.id, CHUNK, self._lease_s
+                )
+                if len(claim):
+                    chunks.add(asyncio.create_task(self.send_chunk(claim)))
+                else:
+                    await asyncio.sleep(IDLE_S)
+        finally:
+            results = await asyncio.gather(*chunks, return_exceptions=True)
+        _raise(results)
+
+    async def send_chunk(self, claim: Claim) -> None:
+        """Send what a claim holds; every delivery of it ends in a state or goes back."""
+        started = time.perf_counter()
+        request = Request(
+            choice=self._choice,
+            deliveries=[d.user_id for d in claim.deliveries],
+            arms=[d.arm for d in claim.deliveries],
+            campaign=self._spec,
+        )
+        try:
+            assembled = await self._assemble(request)
+        except BaseException:
+            await asyncio.to_thread(self._ledger.release, self._campaign.id, claim.fence)
+            raise
+        self._note("assemble", started, len(claim))
+        for stage, took_ms in assembled.took_ms.items():
+            self.timings.append(Timing(stage, took_ms, len(claim)))
+        await asyncio.to_thread(self._close, claim.fence, assembled)
+        await self._hand_off(claim, assembled)
+
+    def _close(self, fence: int, assembled: Assembled) -> None:
+        """End the deliveries of those who get no mail."""
+        campaign_id = self._campaign.id
+        if assembled.withheld:
+            rows = [Suppressed(w.delivery, w.reason) for w in assembled.withheld]
+            self._ledger.suppress(campaign_id, fence, rows)
+        if assembled.broken:
+            failed = [Settled(w.delivery, State.FAILED, w.reason) for w in assembled.broken]
+            self._ledger.settle(campaign_id, fence, failed)
+            self._meters.outcomes(State.FAILED.value for _ in failed)
+
+    async def _hand_off(self, claim: Claim, assembled: Assembled) -> None:
+        """Make the hand-off durable, then send what is still ours."""
+        started = time.perf_counter()
+        ours = await asyncio.to_thread(
+            self._ledger.hand_off,
+            self._campaign.id,
+            claim.fence,
+            hand_offs(assembled),
+            self._lease_s,
+        )
+        self._note("ledger", started, len(assembled))
+        started = time.perf_counter()
+        attempts = {d.user_id: d.attempts + 1 for d in claim.deliveries}
+        mine = [i for i, delivery in enumerate(assembled.deliveries) if delivery in ours]
+        sends = [self._send(assembled, i, attempts[assembled.deliveries[i]]) for i in mine]
+        settled: list[Settled] = []
+        pending: list[Settled] = []
+        for send in asyncio.as_completed(sends):
+            pending.append(await send)
+            if len(pending) >= SETTLED_AT_ONCE:
+                await self._settle(claim.fence, pending)
+                settled, pending = settled + pending, []
+        await self._settle(claim.fence, pending)
+        self._note("smtp", started, len(mine))
+        await self._after(assembled, settled + pending)
+
+    async def _send(self, assembled: Assembled, i: int, attempt: int) -> Settled:
+        """One mail, and the state that its delivery is in now."""
+        delivery = assembled.deliveries[i]
+        if self._rate is not None:
+            await self._rate.take()
+        mail_from = return_path(assembled.message_ids[i], self._domain)
+        try:
+            reply = await self._pool.send(mail_from, assembled.addresses[i], assembled.messages[i])
+        except SendError as error:
+            return self._refused(delivery, error, attempt)
+        except Exception as error:
+            log.exception("an unknown error while sending", delivery_state=State.UNCERTAIN.value)
+            return Settled(delivery, State.UNCERTAIN, type(error).__name__)
+        return Settled(delivery, State.ACCEPTED, reply)
+
+    def _refused(self, delivery: str, error: SendError, attempt: int) -> Settled:
+        reply = f"{error.what} {error.why}".strip()
+        state = STATES[type(error)]
+        if state is not State.DEFERRED:
+            return Settled(delivery, state, reply)
+        again = next_attempt(attempt, self._started_at, datetime.now(UTC))
+        if again is None:
+            return Settled(delivery, State.FAILED, f"Given up: {reply}")
+        return Settled(delivery, State.DEFERRED, reply, again)
+
+    async def _settle(self, fence: int, outcomes: Sequence[Settled]) -> None:
+        if outcomes:
+            await asyncio.to_thread(self._ledger.settle, self._campaign.id, fence, outcomes)
+            self._meters.outcomes(outcome.state.value for outcome in outcomes)
+
+    async def _after(self, assembled: Assembled, outcomes: Sequence[Settled]) -> None:
+        """Give back the showings of mails that failed; notice a relay that takes nothing more."""
+        states = {outcome.user_id: outcome.state for outcome in outcomes}
+        failed = [i for i, d in enumerate(assembled.deliveries) if states.get(d) is State.FAILED]
+        showing = showing_of(self._choice, day_of(self._campaign.now()))
+        if failed and showing is not None:
+            users = [recipient_of(assembled.deliveries[i]) for i in failed]
+            items = lines(assembled.slates, failed).items
+            try:
+                await asyncio.to_thread(self._caps.release, showing, users, items)
+            except RecoError as error:
+                log.warning("showings are not given back", why=str(error))
+        counts = Counter(states.values())
+        if states and counts[State.DEFERRED] == len(states):
+            await self._pool.open()
+
+    def _note(self, stage: str, started: float, recipients: int) -> None:
+        took_ms = (time.perf_counter() - started) * 1e3
+        self.timings.append(Timing(stage, took_ms, recipients))
+        self._meters.stage(stage, took_ms, recipients)
+
+
+def hand_offs(assembled: Assembled) -> list[HandOff]:
+    """What the ledger keeps of each mail."""
+    slates = assembled.slates
+    rungs = slates.rungs.max(axis=1, initial=0).tolist()
+    shown = slates.items != 0
+    return [
+        HandOff(
+            user_id=delivery,
+            message_id=assembled.message_ids[i],
+            rung=rungs[i],
+            items=assembled.item_ids[i],
+            scores=np.round(slates.scores[i][shown[i]].astype(np.float64), 6).tolist(),
+            reasons=slates.reasons[i][shown[i]].tolist(),
+            size_bytes=len(assembled.messages[i]),
+        )
+        for i, delivery in enumerate(assembled.deliveries)
+    ]
+
+
+def _raise_first(done: set[asyncio.Task[None]]) -> None:
+    for task in done:
+        task.result()
+
+
+def _raise(results: Sequence[BaseException | None]) -> None:
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

@@ -1,0 +1,90 @@
+"""Senders as Ray actors. Never retried by Ray: the ledger alone decides what may be sent again."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.ledger import Ledger
+from reco.campaigns.smtp import SmtpPool
+from reco.rules.caps import Caps
+from serve.graph import Graph
+from serve.metrics import Meters
+from serve.sender import Sender, Timing
+from serve.stores import Stores
+
+
+@dataclass(frozen=True, slots=True)
+class SenderOrder:
+    """What a sender actor is told."""
+
+    home: str
+    smtp_url: str
+    spec: bytes  # JSON of the Campaign
+    started_at: datetime
+    scorer_budget_s: float
+    rate_per_s: float | None
+    lease_s: float
+
+
+@asynccontextmanager
+async def open_sender(
+    campaign: Campaign, order: SenderOrder, stores: Stores, graph: Graph, meters: Meters
+) -> AsyncIterator[Sender]:
+    """A sender with its connections. Raises ServiceUnavailable when the relay does not answer."""
+    pool = SmtpPool(order.smtp_url, campaign.connections, campaign.messages_per_connection)
+    with Ledger(stores.services.database_url) as ledger:
+        async with pool:
+            yield Sender(
+                campaign,
+                graph.assemble,
+                ledger,
+                pool,
+                Caps(stores.redis),
+                meters,
+                started_at=order.started_at,
+                rate_per_s=order.rate_per_s,
+                lease_s=order.lease_s,
+            )
+
+
+class SenderActor:
+    """One sender in a process of its own; after a kill it starts again and claims anew."""
+
+    def __init__(self, order: SenderOrder) -> None:
+        self._order = order
+        self._campaign = Campaign.model_validate_json(order.spec)
+        self._stores = Stores(order.home)
+        self._meters = Meters()
+        self._sender: Sender | None = None
+        self._stopped = False
+
+    async def work(self) -> None:
+        """Send until `stop`. Raises ServiceUnavailable when a store or the relay is gone."""
+        graph = await asyncio.to_thread(Graph.of_app, self._order.scorer_budget_s)
+        async with open_sender(
+            self._campaign, self._order, self._stores, graph, self._meters
+        ) as sender:
+            self._sender = sender
+            if not self._stopped:
+                await sender.run()
+
+    async def stop(self) -> None:
+        """Let `work` end after the chunks that are under way."""
+        self._stopped = True
+        if self._sender is not None:
+            self._sender.stop()
+
+    async def take_timings(self) -> list[Timing]:
+        """What was measured since the last call."""
+        if self._sender is None:
+            return []
+        taken, self._sender.timings = self._sender.timings, []
+        return taken
+
+    async def pid(self) -> int:
+        """Process id, for operators and for the tests that kill it."""
+        return os.getpid()

@@ -1,0 +1,81 @@
+"""Single sends: mails that somebody asks for one by one, gathered at the door, sent by the chunk.
+
+They go through the ledger like a campaign's: a delivery is sent once, and asking again tells how it
+ended. Takes a group of asks, gives a state for each.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.engine import Engine
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.ledger import Ledger
+from reco.database import DELIVERIES
+from reco.experiments.assignment import arms
+from serve.chunks import delivery_id, recipient_of
+from serve.sender import Sender
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One mail of a stored campaign to one subscriber; `key` names the event behind it."""
+
+    campaign: Campaign
+    user_id: str
+    key: str = ""
+
+    @property
+    def delivery(self) -> str:
+        """Id of the delivery in the ledger."""
+        return delivery_id(self.user_id, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a delivery is."""
+
+    campaign_id: str
+    user_id: str
+    state: str
+    message_id: str | None
+    reply: str | None
+
+
+class SingleSends:
+    """Sends groups of asks of one campaign."""
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self._engine = engine
+        self._ledger = ledger
+
+    async def send(self, sender: Sender, campaign: Campaign, asks: Sequence[Ask]) -> list[Outcome]:
+        """Send what was not sent before; gives the outcome of each ask, in order.
+
+        Raises ServiceUnavailable when a store is gone; whatever was handed off stays known.
+        """
+        deliveries = [ask.delivery for ask in asks]
+        users = [ask.user_id for ask in asks]
+        rows = list(zip(deliveries, arms(campaign.arm_salt, users, campaign.weights), strict=True))
+        await asyncio.to_thread(self._ledger.enqueue, campaign.id, rows)
+        claim = await asyncio.to_thread(self._ledger.claim_these, campaign.id, deliveries)
+        if len(claim):
+            await sender.send_chunk(claim)
+        found = await asyncio.to_thread(self._outcomes, campaign.id, deliveries)
+        return [found[delivery] for delivery in deliveries]
+
+    def _outcomes(self, campaign_id: str, deliveries: Sequence[str]) -> dict[str, Outcome]:
+        c = DELIVERIES.c
+        query = select(c.user_id, c.state, c.message_id, c.reply).where(
+            c.campaign_id == campaign_id, c.user_id.in_(deliveries)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return {
+            row.user_id: Outcome(
+                campaign_id, recipient_of(row.user_id), row.state, row.message_id, row.reply
+            )
+            for row in rows
+        }

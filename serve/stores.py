@@ -1,0 +1,56 @@
+"""Connections of one replica or actor, attached to the services for as long as it lives."""
+
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+
+import redis
+from sqlalchemy.engine import Engine
+
+from reco.catalogue import Catalogue
+from reco.database import open_database
+from reco.embedded import Services, connect_redis, open_services
+from reco.events.lake import Lake
+from reco.features.online import OnlineStore
+from reco.settings import Settings
+
+
+class Stores:
+    """Everything a process of the graph reads from; each is opened when first used."""
+
+    def __init__(self, home: str) -> None:
+        """Attach. Raises ServiceUnavailable or ConfigError when a service cannot be reached."""
+        self._stack = ExitStack()
+        settings = Settings(home=Path(home))
+        self.services: Services = self._stack.enter_context(open_services(settings))
+
+    def close(self) -> None:
+        """Detach; the last process out stops the embedded services."""
+        self._stack.close()
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """Client of the online store, safe to share between threads."""
+        return connect_redis(self.services.redis_url)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """Histories of subscribers."""
+        return OnlineStore(self.redis)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Subscribers, campaigns and the ledger."""
+        engine = open_database(self.services.database_url)
+        self._stack.callback(engine.dispose)
+        return engine
+
+    @cached_property
+    def lake(self) -> Lake:
+        """Events, items and tables."""
+        return Lake(self.services.lake)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The items of the lake, as they were when this was first asked."""
+        return Catalogue.of(self.lake.items())
