@@ -4,40 +4,15 @@ A command opens the services, calls one function and prints one summary. Heavy i
 the commands, so that `reco --help` is instant.
 """
 
-import functools
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from reco.errors import RecoError
+from reco.campaign_cli import campaign, preview, report
+from reco.command import AS_OF, FILE, OUT, command
 from reco.terminal import Terminal
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUT = click.Path(dir_okay=False, path_type=Path)
-
-
-class Moment(click.ParamType):
-    """An ISO date or time; without a zone it is UTC."""
-
-    name = "time"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """The moment in UTC."""
-        try:
-            when = datetime.fromisoformat(str(value))
-        except ValueError:
-            todo = "write 2017-12-04 or 2017-12-04T09:00:00+01:00"
-            self.fail(f"{value!r} is not a time; {todo}", param, ctx)
-        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-
-
-AS_OF = click.option("--as-of", type=Moment(), help="Know nothing later; default: now.")
 
 
 @click.group()
@@ -46,28 +21,11 @@ def main() -> None:
     """Real-time e-mail personalization: from events to a mail of one's own."""
 
 
-def command(
-    name: str, group: click.Group = main
-) -> Callable[[Callable[..., None]], click.Command]:
-    """A command that takes --json and ends with one clear error instead of a traceback."""
-
-    def wrap(function: Callable[..., None]) -> click.Command:
-        @functools.wraps(function)
-        def run(as_json: bool, **arguments: Any) -> None:
-            terminal = Terminal(as_json)
-            try:
-                function(terminal, **arguments)
-            except RecoError as error:
-                terminal.fail(error)
-                sys.exit(1)
-
-        as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-        return group.command(name)(as_json(run))
-
-    return wrap
+for part in (campaign, preview, report):
+    main.add_command(part)
 
 
-@command("demo")
+@command("demo", main)
 @click.option("--dir", "home", type=click.Path(path_type=Path), help="Home; default: RECO_HOME.")
 @click.option("--shop", type=click.Path(exists=True, path_type=Path), hidden=True)
 def demo_(terminal: Terminal, home: Path | None, shop: Path | None) -> None:
@@ -77,13 +35,11 @@ def demo_(terminal: Terminal, home: Path | None, shop: Path | None) -> None:
     terminal.summary("The demo is done", run(terminal, home, shop))
 
 
-@command("import")
+@command("import", main)
 @click.argument("table", type=click.Choice(["events", "items", "subscribers"]))
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @click.option("--mapping", type=FILE, help="YAML that renames, casts, derives and drops.")
-def import_(
-    terminal: Terminal, table: str, files: tuple[Path, ...], mapping: Path | None
-) -> None:
+def import_(terminal: Terminal, table: str, files: tuple[Path, ...], mapping: Path | None) -> None:
     """Validate files; bad rows go to quarantine with a reason, good ones into the lake."""
     from reco.events.importing import import_table
     from reco.events.mapping import load_mapping
@@ -96,7 +52,7 @@ def import_(
     terminal.summary(f"Imported {table}", summary)
 
 
-@command("features")
+@command("features", main)
 @AS_OF
 @click.option("--no-online", is_flag=True, help="Tables only; leave the online store alone.")
 def features_(terminal: Terminal, as_of: datetime | None, no_online: bool) -> None:
@@ -113,7 +69,7 @@ def features_(terminal: Terminal, as_of: datetime | None, no_online: bool) -> No
     terminal.summary("Features", summary)
 
 
-@command("train")
+@command("train", main)
 @click.argument("config", required=False, type=FILE)
 @AS_OF
 def train_(terminal: Terminal, config: Path | None, as_of: datetime | None) -> None:
@@ -126,6 +82,79 @@ def train_(terminal: Terminal, config: Path | None, as_of: datetime | None) -> N
     with open_line(ray=True) as line, terminal.progress() as progress:
         summary = run(settings, line.services, line.lake, as_of, progress)
     terminal.summary("Training", summary)
+
+
+@command("evaluate", main)
+@click.argument("config", required=False, type=FILE)
+@AS_OF
+def evaluate_(terminal: Terminal, config: Path | None, as_of: datetime | None) -> None:
+    """The champion and its rivals side by side, full ranking, on the last horizon."""
+    from reco.line import open_line
+    from train.config import load_config
+    from train.fit import evaluate
+
+    settings = load_config(config)
+    with open_line(ray=True) as line, terminal.progress() as progress:
+        verdict = evaluate(settings, line.services, line.lake, as_of, progress)
+    terminal.summary("Evaluation", verdict)
+
+
+@command("recommend", main)
+@click.option("--users", required=True, help="A file with one user id a line, or `all`.")
+@click.option("--k", default=20, show_default=True, type=click.IntRange(1, 1000))
+@AS_OF
+@click.option("--items", type=FILE, help="Only these: item ids, one a line, or a table.")
+@click.option("--offers", type=FILE, help="Rows offer_id, item_id: rank offers, not items.")
+@click.option("--novel-only", is_flag=True, help="Nothing that the user had before.")
+@click.option("--out", required=True, type=OUT, help="Parquet: user_id, item_id, rank, score.")
+def recommend_(terminal: Terminal, as_of: datetime | None, out: Path, **question: Any) -> None:
+    """Rank items for many users at once, into a file."""
+    from reco.line import open_line
+    from train.recommend import ask
+
+    with open_line(ray=True) as line, terminal.progress() as progress:
+        when = as_of or datetime.now(UTC)
+        summary = ask(line.services, line.lake, out, when, progress, **question)
+    terminal.summary("Recommendations", summary)
+
+
+@command("precompute", main)
+@AS_OF
+@click.option("--ttl-hours", default=6.0, show_default=True, type=click.FloatRange(0.01))
+def precompute_(terminal: Terminal, as_of: datetime | None, ttl_hours: float) -> None:
+    """The top K of every subscriber into Redis, for a few hours."""
+    from reco.line import open_line
+    from train.precompute import run
+
+    with open_line(ray=True) as line, terminal.progress() as progress:
+        ttl_s = int(ttl_hours * 3600)
+        summary = run(line.services, line.lake, progress, as_of=as_of, ttl_s=ttl_s)
+    terminal.summary("Precomputed", summary)
+
+
+@command("serve", main)
+@click.argument("config", default=Path("configs/serve.yaml"), type=FILE)
+def serve_(terminal: Terminal, config: Path) -> None:
+    """The graph and the HTTP API, until Ctrl-C."""
+    from reco.line import open_line
+    from serve.running import run_config
+
+    with open_line(ray=True) as line:
+        terminal.say(f"API key: {line.services.home / 'keys' / 'api'}")
+        run_config(config, line.services)
+
+
+@command("bench", main)
+@click.argument("names", nargs=-1)
+def bench(terminal: Terminal, names: tuple[str, ...]) -> None:
+    """The benchmarks of this checkout, peers beside us in one run."""
+    import runpy
+
+    folder = Path(__file__).resolve().parent.parent / "tests" / "bench"
+    for script in sorted(folder.glob("bench_*.py")):
+        if not names or script.stem.removeprefix("bench_") in names:
+            terminal.say(f"[bold]{script.name}[/]")
+            runpy.run_path(str(script), run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -109,6 +109,11 @@ def user_bucket(user_id: str, buckets: int) -> int:
     return xxhash.xxh3_64_intdigest(user_id.encode()) % buckets
 
 
+def latency_table(campaign_id: str) -> str:
+    """Table of the lake with how long a campaign's chunks took in each stage (serve.latency)."""
+    return f"campaigns/{campaign_id}/latency"
+
+
 # Redis keys. One packed value a subscriber, read by MGET in chunks.
 def history_key(user_id: str) -> str:
     """Packed profile and event history (reco.features.history)."""

@@ -1,4 +1,4 @@
-"""What a command shows: progress bars on stderr, one summary on stdout, one clear line on failure."""
+"""What a command shows: bars on stderr, one summary on stdout, one clear error on failure."""
 
 import dataclasses
 import json
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from reco.errors import RecoError
@@ -27,7 +27,12 @@ class Terminal:
     @contextmanager
     def progress(self) -> Iterator[Report]:
         """Bars by stage; silent where nobody watches (a pipe, a CI log) or with --json."""
-        columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         shown = self._err.is_terminal and not self.as_json
         with Progress(*columns, console=self._err, disable=not shown) as bars:
             tasks: dict[str, int] = {}
@@ -50,15 +55,29 @@ class Terminal:
         if self.as_json:
             sys.stdout.write(json.dumps(values, default=str, ensure_ascii=False) + "\n")
             return
-        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        table = Table(
+            title=title, title_justify="left", show_header=False, box=None, pad_edge=False
+        )
         for name, value in values.items():
             table.add_row(f"[dim]{name.replace('_', ' ')}[/]", _text(value))
         self._out.print(table)
 
+    def document(self, text: str, title: str, facts: object) -> None:
+        """A result that is JSON already; people get the facts that matter."""
+        if self.as_json:
+            sys.stdout.write(text + "\n")
+        else:
+            self.summary(title, facts)
+
     def fail(self, error: RecoError) -> None:
         """What happened, why, and what to do; as JSON the same three facts."""
         if self.as_json:
-            facts = {"error": type(error).__name__, "what": error.what, "why": error.why, "what_to_do": error.todo}
+            facts = {
+                "error": type(error).__name__,
+                "what": error.what,
+                "why": error.why,
+                "what_to_do": error.todo,
+            }
             sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
         self._err.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, soft_wrap=True)
 

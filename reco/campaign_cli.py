@@ -1,0 +1,143 @@
+"""The commands around one campaign: check, send, watch, stop, preview, report."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from reco.command import FILE, OUT, command
+from reco.terminal import Terminal
+
+
+@click.group()
+def campaign() -> None:
+    """Check, send, watch and stop campaigns."""
+
+
+@command("check", campaign)
+@click.argument("file", type=FILE)
+def check(terminal: Terminal, file: Path) -> None:
+    """Everything but the sending, over the whole audience."""
+    from reco.campaigns.campaign import load
+    from reco.line import open_line
+    from serve.app import AppArgs
+    from serve.campaign import check
+    from serve.running import application
+
+    wanted = load(file)
+    with (
+        open_line(ray=True) as line,
+        application(AppArgs(home=str(line.services.home))),
+        terminal.progress() as progress,
+    ):
+        preflight = check(wanted, line.services, progress=progress)
+    terminal.summary(f"Campaign {wanted.id}, checked", preflight)
+    if preflight.problems:
+        sys.exit(1)
+
+
+@command("send", campaign)
+@click.argument("file", type=FILE)
+def send(terminal: Terminal, file: Path) -> None:
+    """Send a campaign, or go on with one that was stopped."""
+    from reco.campaigns.campaign import load
+    from reco.line import open_line
+    from serve.app import AppArgs
+    from serve.campaign import run
+    from serve.running import application
+
+    wanted = load(file)
+    with (
+        open_line(ray=True) as line,
+        application(AppArgs(home=str(line.services.home))),
+        terminal.progress() as progress,
+    ):
+        summary = run(wanted, line.services, progress=progress)
+    terminal.summary(f"Campaign {wanted.id}", summary)
+
+
+@command("status", campaign)
+@click.argument("campaign_id")
+def status(terminal: Terminal, campaign_id: str) -> None:
+    """State of a campaign, and of its deliveries."""
+    from reco.campaigns.ledger import Ledger
+    from reco.campaigns.store import CampaignStore
+    from reco.line import open_line
+
+    with open_line() as line, Ledger(line.services.database_url) as ledger:
+        stored = CampaignStore(line.engine).get(campaign_id)
+        facts = {"state": stored.state.value, "note": stored.note, "started": stored.started_at}
+        terminal.summary(f"Campaign {campaign_id}", facts | ledger.counts(campaign_id))
+
+
+@command("pause", campaign)
+@click.argument("campaign_id")
+@click.option("--note", default="paused by hand", show_default=True)
+def pause(terminal: Terminal, campaign_id: str, note: str) -> None:
+    """Let a running campaign stop: what is under way is settled, the rest waits."""
+    from reco.campaigns.store import CampaignState, CampaignStore
+    from reco.line import open_line
+
+    with open_line() as line:
+        stored = CampaignStore(line.engine).move(campaign_id, CampaignState.PAUSED, note)
+    terminal.summary(f"Campaign {campaign_id}", {"state": stored.state.value, "note": note})
+
+
+@command("resume", campaign)
+@click.argument("campaign_id")
+def resume(terminal: Terminal, campaign_id: str) -> None:
+    """Go on with a paused campaign, until it is done."""
+    from reco.campaigns.store import CampaignStore
+    from reco.line import open_line
+    from serve.app import AppArgs
+    from serve.campaign import run
+    from serve.running import application
+
+    with open_line(ray=True) as line, terminal.progress() as progress:
+        wanted = CampaignStore(line.engine).get(campaign_id).campaign
+        with application(AppArgs(home=str(line.services.home))):
+            summary = run(wanted, line.services, progress=progress)
+    terminal.summary(f"Campaign {campaign_id}", summary)
+
+
+@command("preview")
+@click.argument("file", type=FILE)
+@click.option("--user", "user_id", required=True)
+@click.option("--arm", help="Instead of the arm that the user is in.")
+@click.option("--out", type=OUT, default=Path("preview.html"), show_default=True)
+def preview(terminal: Terminal, file: Path, user_id: str, arm: str | None, out: Path) -> None:
+    """HTML, text and the decision record of one mail; nothing is sent or counted."""
+    from reco.campaigns.campaign import load
+    from reco.line import open_line
+    from serve.app import AppArgs
+    from serve.preview import write_preview
+    from serve.running import application
+
+    wanted = load(file)
+    with open_line(ray=True) as line, application(AppArgs(home=str(line.services.home))):
+        mail = write_preview(wanted, user_id, arm, line.services, out)
+    terminal.summary(f"Preview for {user_id}", mail)
+
+
+@command("report")
+@click.argument("campaign_id")
+@click.option("--out", type=OUT, help="One self-contained HTML file.")
+@click.option("--days", default=28, show_default=True, type=click.IntRange(1, 366))
+def report(terminal: Terminal, campaign_id: str, out: Path | None, days: int) -> None:
+    """A/B with intervals, revenue per mail, coverage, latency: a campaign, or a plain file."""
+    from reco.outcomes.page import headlines
+    from reco.outcomes.report import read_experiment, to_html, to_json
+
+    if Path(campaign_id).is_file():
+        found = read_experiment(Path(campaign_id))
+    else:
+        from reco.line import open_line
+        from reco.outcomes.gather import campaign_report
+
+        with open_line() as line:
+            url = line.services.database_url
+            found = campaign_report(campaign_id, line.lake, line.engine, url, days=days)
+    if out:
+        out.write_text(to_html(found))
+    facts = {"findings": headlines(found), "cautions": found.cautions, "page": out}
+    terminal.document(to_json(found), f"Report on {found.title}", facts)
