@@ -1,17 +1,12 @@
 """The rules that keep the house simple, as tests: each names every file and line that breaks it."""
 
 import ast
-import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from reco import __version__
 from tests.conftest import ROOT
@@ -170,16 +165,6 @@ def test_every_folder_of_code_is_a_package():
 def test_no_folder_of_tests_or_configs_is_a_package():
     assert [] == list((ROOT / "tests").rglob("__init__.py"))
     assert [] == list((ROOT / "configs").rglob("*.py"))
-
-
-def test_everything_that_is_installed_has_an_exact_pin_of_the_public_index():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    pins = (ROOT / "constraints.txt").read_text().splitlines()
-
-    assert [] == [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)]
-    pinned = {canonicalize_name(pin.partition("==")[0]) for pin in pins}
-    assert set() == {canonicalize_name(Requirement(need).name) for need in needed} - pinned
 
 
 def test_the_changelog_tells_of_this_version():
