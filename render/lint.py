@@ -12,6 +12,7 @@ from typing import Final, Literal
 from render.renderer import Renderer
 from render.template import CompiledTemplate
 from render.views import Rendered, sample_item, sample_recipient
+from render.vocabulary import unknown_attributes
 
 WARN_BYTES: Final = 90_000
 REFUSE_BYTES: Final = 102_000  # Gmail clips there, and with the rest the unsubscribe link
@@ -53,7 +54,8 @@ def lint(template: CompiledTemplate) -> list[Finding]:
     renderer = Renderer(template)
     picks = [sample_item(number) for number in range(1, 6)]
     context = template.sample()
-    found: dict[Finding, None] = {}
+    ignored = unknown_attributes(template.html.written)
+    found = {Finding("warning", "attribute", remark): None for remark in ignored}
     for segment in ("", *template.segments):
         rendered = renderer.render(sample_recipient(segment), picks, context)
         found |= dict.fromkeys(_of_mail(rendered, context))

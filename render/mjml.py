@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Final
 
 import css_inline
@@ -10,16 +9,9 @@ from mjml import mjml2html
 
 from reco.errors import TemplateError
 from render.placeholders import Hidden, hide
-from render.sources import Kind, Piece
+from render.sources import Piece
+from render.vocabulary import check_tags
 
-TAGS: Final = frozenset((
-    "mj-accordion", "mj-accordion-element", "mj-accordion-text", "mj-accordion-title", "mj-all",
-    "mj-attributes", "mj-body", "mj-breakpoint", "mj-button", "mj-carousel", "mj-carousel-image",
-    "mj-class", "mj-column", "mj-divider", "mj-font", "mj-group", "mj-head", "mj-hero", "mj-image",
-    "mj-include", "mj-navbar", "mj-navbar-link", "mj-preview", "mj-raw", "mj-section", "mj-social",
-    "mj-social-element", "mj-spacer", "mj-style", "mj-table", "mj-text", "mj-title", "mj-wrapper",
-))  # fmt: skip
-_TAG: Final = re.compile(r"</?(mj-[\w-]+)")
 _INLINE_STYLE: Final = re.compile(
     r"<mj-style\b[^>]*\binline\s*=\s*[\"']inline[\"'][^>]*>(.*?)</mj-style>", re.DOTALL
 )
@@ -31,8 +23,8 @@ _PAIR: Final = re.compile(r"<(/?)(mjml|mj-[\w-]+)[^<>]*?(/?)>")
 
 def to_html(pieces: Sequence[Piece]) -> str:
     """MJML with Jinja tags to HTML with the same tags, `<mj-style inline="inline">` inlined."""
-    _check_tags(pieces)
     hidden = hide(pieces)
+    check_tags(hidden)
     css = "\n".join(match[1] for match in _INLINE_STYLE.finditer(hidden.text))
     source = _INLINE_STYLE.sub(_without_inlined, hidden.text)
     try:
@@ -86,17 +78,3 @@ def _unclosed(source: str) -> int:
             if name != match[2]:
                 return offset
     return still_open[-1][1] if still_open else 0
-
-
-def _check_tags(pieces: Sequence[Piece]) -> None:
-    """MRML leaves out what it does not know, and the mail would miss it."""
-    for piece in pieces:
-        for match in _TAG.finditer(piece.text if piece.kind is Kind.TEXT else ""):
-            if match[1] not in TAGS:
-                line = piece.line + piece.text[: match.start()].count("\n")
-                close = get_close_matches(match[1], sorted(TAGS), 1)
-                raise TemplateError(
-                    f"{piece.file}:{line}: there is no MJML tag <{match[1]}>",
-                    "it would be left out of the mail",
-                    f"did you mean <{close[0]}>?" if close else f"known: {', '.join(sorted(TAGS))}",
-                )

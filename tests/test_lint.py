@@ -59,6 +59,7 @@ def test_a_plain_good_template_is_clean(rules):
         ),
         ('<p style="font-size:11px">small</p>', "font-size", "warning"),
         ("<h1>again</h1>", "heading", "warning"),
+        ('</mj-text><mj-text algin="left" font-size="16px">a', "attribute", "warning"),
         ("{% for i in range(9500) %}word word {% endfor %}", "size", "warning"),
         ("{% for i in range(11000) %}word word {% endfor %}", "size", "error"),
         (
