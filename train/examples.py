@@ -55,7 +55,7 @@ class Job:
 def materialise(job: Job, progress: Callable[[str, int, int], None]) -> list[Shard]:
     """Shards of all buckets, by bucket."""
     members: list[list[str]] = [[] for _ in range(job.lake.buckets)]
-    for user_id in _subscribers(job.store):
+    for user_id in subscribers(job.store):
         members[user_bucket(user_id, job.lake.buckets)].append(user_id)
     rows = [{"bucket": bucket, "members": ids} for bucket, ids in enumerate(members)]
     task = partial(_task, shared=ray.put(job))
@@ -71,7 +71,7 @@ def write_shard(job: Job, bucket: int, members: Sequence[str]) -> Shard:
     """Compact one bucket: everybody with events before `as_of`, and the subscribers `members`."""
     events = _targets(job.lake.read_bucket(bucket, before=job.as_of, columns=COLUMNS), job)
     users = sorted({*events["user_id"].unique(), *members})
-    tokens, flags = profiles_of(_subscribers_of(job.store, users))
+    tokens, flags = profiles_of(subscribers_of(job.store, users))
     histories = from_events(events, users, tokens, flags)
     path = job.lake.path("training", job.run, f"bucket={bucket:03d}.npz")
     buffer = io.BytesIO()
@@ -115,14 +115,14 @@ def _task(row: dict[str, Any], shared: "ray.ObjectRef[Job]") -> dict[str, bytes]
     return {"shard": pickle.dumps(write_shard(ray.get(shared), row["bucket"], row["members"]))}
 
 
-def _subscribers(store: SubscriberStore | None) -> Iterator[str]:
+def subscribers(store: SubscriberStore | None) -> Iterator[str]:
     page = store.ids(limit=PAGE) if store else []
     while store and page:
         yield from page
         page = store.ids(after=page[-1], limit=PAGE)
 
 
-def _subscribers_of(store: SubscriberStore | None, users: Sequence[str]) -> list[Any]:
+def subscribers_of(store: SubscriberStore | None, users: Sequence[str]) -> list[Any]:
     if store is None:
         return [None] * len(users)
     pages = [store.get(users[start : start + PAGE]) for start in range(0, len(users), PAGE)]

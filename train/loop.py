@@ -42,14 +42,16 @@ class LoopJob:
     lake: str
     shards: tuple[str, ...]
     directory: str  # of the artifact
+    checkpoints: str
     config: TrainConfig
     target: str
     as_of: str
     end_day: int
     timeless: bool
     repeats: bool
-    repeat_calibration: Calibration | None  # None: fit both on the labels after `end_day`
-    explore_calibration: Calibration | None
+    calibrations: tuple[Calibration, Calibration] | None = (
+        None  # repeat, explore; None: fit on the labels after
+    )
     mlflow_uri: str | None = None
     mlflow_run: str | None = None
     step_offset: int = 0
@@ -129,8 +131,8 @@ def calibrate(
     problem: Problem, job: LoopJob, towers: Towers, explore: Head, repeat: Head
 ) -> tuple[Calibration, Calibration]:
     """Both heads' calibrations on the labels after the end, or those that the job brings."""
-    if job.repeat_calibration and job.explore_calibration:
-        return job.repeat_calibration, job.explore_calibration
+    if job.calibrations:
+        return job.calibrations
     end = problem.end
     x, y = end.repeat_rows()
     owner = np.concatenate([c.known.owner + c.start for c in end.chunks()])

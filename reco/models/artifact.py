@@ -80,8 +80,12 @@ class Artifact:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         save_file(_contiguous(self.heads), work / "heads.safetensors")
-        stats = {f"items.{f.name}": getattr(self.statistics, f.name) for f in fields(ItemStatistics)}
-        segments = {f"lookalike.{f.name}": getattr(self.lookalike, f.name) for f in fields(Lookalike)}
+        stats = {
+            f"items.{f.name}": getattr(self.statistics, f.name) for f in fields(ItemStatistics)
+        }
+        segments = {
+            f"lookalike.{f.name}": getattr(self.lookalike, f.name) for f in fields(Lookalike)
+        }
         save_file(_contiguous({**stats, **segments}), work / "statistics.safetensors")
         for f in fields(Towers):
             np.save(work / f"tower_{f.name}.npy", getattr(self.towers, f.name))
@@ -115,7 +119,9 @@ class Artifact:
             config=ModelConfig(**model),
             item_ids=json.loads((source / "items.json").read_text()),
             heads=load_file(source / "heads.safetensors"),
-            towers=Towers(**{f.name: np.load(source / f"tower_{f.name}.npy") for f in fields(Towers)}),
+            towers=Towers(
+                **{f.name: np.load(source / f"tower_{f.name}.npy") for f in fields(Towers)}
+            ),
             statistics=ItemStatistics(**_named(arrays, "items.")),
             lookalike=Lookalike(**_named(arrays, "lookalike.")),
         )
@@ -123,7 +129,9 @@ class Artifact:
 
 def feature_hash() -> str:
     """Hash of the ordered features and the layout of histories that a model reads."""
-    return xxhash.xxh3_64_hexdigest(json.dumps([LAYOUT, REPEAT_FEATURES, EXPLORE_FEATURES]).encode())
+    return xxhash.xxh3_64_hexdigest(
+        json.dumps([LAYOUT, REPEAT_FEATURES, EXPLORE_FEATURES]).encode()
+    )
 
 
 def _check(raw: dict[str, Any], source: Path) -> None:

@@ -48,7 +48,9 @@ class Candidates:
         return self.retrieval > NEVER / 2
 
 
-def retrieve(users: Floats, items: torch.Tensor, bias: Floats, known: Known, count: int) -> Candidates:
+def retrieve(
+    users: Floats, items: torch.Tensor, bias: Floats, known: Known, count: int
+) -> Candidates:
     """Best `count` items by users @ items.T + bias, [n, d] x [m, d] + [m]; what is `known` is left out."""
     with torch.inference_mode():
         logits = torch.from_numpy(users).to(items.device) @ items.T
@@ -60,7 +62,11 @@ def retrieve(users: Floats, items: torch.Tensor, bias: Floats, known: Known, cou
 
 
 def explore_matrix(
-    owner: npt.NDArray[np.int64], at: npt.NDArray[np.int64], found: Candidates, taste: Taste, stats: ItemStatistics
+    owner: npt.NDArray[np.int64],
+    at: npt.NDArray[np.int64],
+    found: Candidates,
+    taste: Taste,
+    stats: ItemStatistics,
 ) -> Floats:
     """Features float32 [rows, EXPLORE_FEATURES] of candidate `at` of subscriber `owner`."""
     row = found.row[owner, at]

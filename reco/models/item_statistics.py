@@ -47,7 +47,9 @@ class ItemSums:
         return ItemSums(**joined)
 
 
-def item_sums(histories: Histories, index: KeyIndex, items: int, as_of_day: int, event_type: int) -> ItemSums:
+def item_sums(
+    histories: Histories, index: KeyIndex, items: int, as_of_day: int, event_type: int
+) -> ItemSums:
     """Sums over the events of one type before `as_of_day`; items that `index` does not know are left out."""
     p = pairs(histories, as_of_day, event_type)
     row = index.rows(p.item)
@@ -73,13 +75,17 @@ def item_sums(histories: Histories, index: KeyIndex, items: int, as_of_day: int,
     gap = np.nan_to_num(p.mean_gap[known])
     last_age, first_age = np.full(items, float(HORIZON_AGE)), np.zeros(items)
     np.minimum.at(last_age, row, age)
-    np.maximum.at(first_age, row, np.minimum(np.where(first > 0, as_of_day - first, 0), HORIZON_AGE))
+    np.maximum.at(
+        first_age, row, np.minimum(np.where(first > 0, as_of_day - first, 0), HORIZON_AGE)
+    )
     return ItemSums(
         buyers=count(),
         recent7=users_in(-1, 7),
         recent28=users_in(-1, WINDOW_DAYS),
         earlier28=users_in(WINDOW_DAYS, 2 * WINDOW_DAYS),
-        decayed=np.bincount(r_row, decay(np.where(day[mine] > 0, r_age, 0), 60), items).astype(np.float64),
+        decayed=np.bincount(r_row, decay(np.where(day[mine] > 0, r_age, 0), 60), items).astype(
+            np.float64
+        ),
         repeaters=count(p.days[known] > 1),
         old=count(had),
         again=count(had & (age <= WINDOW_DAYS)),
@@ -125,7 +131,9 @@ class ItemStatistics:
     brand: npt.NDArray[np.int32]
 
     @classmethod
-    def of(cls, sums: ItemSums, catalogue: Catalogue, rows: npt.NDArray[np.int32]) -> "ItemStatistics":
+    def of(
+        cls, sums: ItemSums, catalogue: Catalogue, rows: npt.NDArray[np.int32]
+    ) -> "ItemStatistics":
         """Statistics of the catalogue's `rows` [n] from the sums of all buckets."""
         gap = _shrunk(sums.gap_sum, sums.gap_count, 5.0, float(WINDOW_DAYS))
         price = np.nan_to_num(catalogue.price[rows]).clip(0)

@@ -36,7 +36,9 @@ class Lookalike:
         """From takers [t, m] and active members [t] of each token; `share` [m] of all for `rows` [m]."""
         floor = np.maximum(share, 1e-6)
         segment = (takers + SHRINKAGE * floor) / (members + SHRINKAGE)[:, None]
-        return cls(rows, floor.astype(np.float32), tokens, np.log(segment / floor).astype(np.float32))
+        return cls(
+            rows, floor.astype(np.float32), tokens, np.log(segment / floor).astype(np.float32)
+        )
 
     def probabilities(self, profiles: npt.NDArray[np.uint32]) -> Floats:
         """Probabilities [n, m] of the popular items for profiles [n, tokens]."""

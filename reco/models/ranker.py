@@ -28,7 +28,11 @@ class Head(nn.Module):
         self.register_buffer("scale", torch.ones(features))
         self.wide = nn.Linear(features, 1)
         self.deep = nn.Sequential(
-            nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
+            nn.Linear(features, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, 1),
         )
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:

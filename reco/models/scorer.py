@@ -50,7 +50,9 @@ class _Picks:
 class Scorer:
     """Scores chunks by one artifact; safe to share between threads, since nothing changes."""
 
-    def __init__(self, artifact: Artifact, catalogue: Catalogue, version: str, device: str = "cpu") -> None:
+    def __init__(
+        self, artifact: Artifact, catalogue: Catalogue, version: str, device: str = "cpu"
+    ) -> None:
         self.version = version
         self.artifact = artifact
         self.config = artifact.config
@@ -92,7 +94,9 @@ class Scorer:
         known = Known.of(p, self._index.rows(p.item), day)
         taste = Taste.of(p, known, len(histories), self._stats)
         usable = self._usable(allowed)
-        tokens = np.where((histories.flags & NO_PROFILING)[:, None] > 0, 0, histories.tokens).astype(np.uint32)
+        tokens = np.where(
+            (histories.flags & NO_PROFILING)[:, None] > 0, 0, histories.tokens
+        ).astype(np.uint32)
         picks = self._novel(p, known, taste, tokens, usable)
         picks = self._blended(picks, known, tokens, usable, len(histories))
         if self.config.repeats and not novel_only:
@@ -104,7 +108,9 @@ class Scorer:
         there = self._catalogue_row >= 0
         return there if allowed is None else there & allowed[np.maximum(self._catalogue_row, 0)]
 
-    def _novel(self, p: Pairs, known: Known, taste: Taste, tokens: npt.NDArray[np.uint32], usable: Mask) -> _Picks:
+    def _novel(
+        self, p: Pairs, known: Known, taste: Taste, tokens: npt.NDArray[np.uint32], usable: Mask
+    ) -> _Picks:
         users = self._towers.users(p, known, taste, tokens)
         bias = np.where(usable, self._towers.bias, np.float32(-1e9)).astype(np.float32)
         found = retrieve(users, self._item, bias, known, self.config.candidates)
@@ -115,7 +121,9 @@ class Scorer:
         probability[owner, at] = self.config.explore_calibration.probability(
             self._explore.logits(features), taste.user[owner]
         )
-        return _Picks(np.where(valid, found.row, -1).astype(np.int32), probability, self._why(found, taste))
+        return _Picks(
+            np.where(valid, found.row, -1).astype(np.int32), probability, self._why(found, taste)
+        )
 
     def _repeats(self, p: Pairs, known: Known, taste: Taste, usable: Mask) -> _Picks:
         n = len(taste.user)
@@ -138,7 +146,9 @@ class Scorer:
         popular = np.isin(found.row, self._lookalike.rows[:100])
         reason = np.where(popular, Reason.POPULAR, Reason.EXPLORE)
         reason = np.where(liked, Reason.CATEGORY, reason)
-        return np.where(found.tower / scale >= NEAR, Reason.BOUGHT_TOGETHER, reason).astype(np.uint8)
+        return np.where(found.tower / scale >= NEAR, Reason.BOUGHT_TOGETHER, reason).astype(
+            np.uint8
+        )
 
     def _blended(
         self, picks: _Picks, known: Known, tokens: npt.NDArray[np.uint32], usable: Mask, n: int
@@ -156,7 +166,9 @@ class Scorer:
         like = (1 - weight) * self._lookalike.probabilities(tokens[cool])
         score[:, self._lookalike.rows] += like
         reason = np.full(score.shape, Reason.SIMILAR_PEOPLE, np.uint8)
-        np.put_along_axis(reason, own, np.where(weight > 0, picks.reason[cool], Reason.SIMILAR_PEOPLE), axis=1)
+        np.put_along_axis(
+            reason, own, np.where(weight > 0, picks.reason[cool], Reason.SIMILAR_PEOPLE), axis=1
+        )
         position = np.full(n, -1)
         position[cool] = np.arange(len(cool))
         mine = position[known.owner] >= 0
@@ -188,7 +200,9 @@ class Scorer:
         return out
 
 
-def _put(picks: _Picks, who: npt.NDArray[np.intp], score: Floats, reason: npt.NDArray[np.uint8]) -> _Picks:
+def _put(
+    picks: _Picks, who: npt.NDArray[np.intp], score: Floats, reason: npt.NDArray[np.uint8]
+) -> _Picks:
     """Replace the picks of `who` by the best of dense scores [who, items + 1]."""
     width = min(picks.row.shape[1], score.shape[1])
     best = np.argsort(-score, axis=1, kind="stable")[:, :width]
@@ -205,6 +219,10 @@ def _put(picks: _Picks, who: npt.NDArray[np.intp], score: Floats, reason: npt.ND
 def _head(artifact: Artifact, name: str, features: int) -> Head:
     head = Head(features, len(artifact.heads[f"{name}.deep.0.bias"]))
     head.load_state_dict(
-        {key.removeprefix(f"{name}."): torch.from_numpy(a) for key, a in artifact.heads.items() if key.startswith(f"{name}.")}
+        {
+            key.removeprefix(f"{name}."): torch.from_numpy(a)
+            for key, a in artifact.heads.items()
+            if key.startswith(f"{name}.")
+        }
     )
     return head.eval()

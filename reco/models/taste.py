@@ -40,7 +40,9 @@ class Known:
         at = np.flatnonzero(rows >= 0)
         last, first = p.last_day[at], p.first_day[at]
         age = np.where(last > 0, np.minimum(as_of_day - last, HORIZON_AGE), 0).astype(np.float32)
-        since = np.where(first > 0, np.minimum(as_of_day - first, HORIZON_AGE), 0).astype(np.float32)
+        since = np.where(first > 0, np.minimum(as_of_day - first, HORIZON_AGE), 0).astype(
+            np.float32
+        )
         return cls(p.owner[at], rows[at], age, since, at)
 
 

@@ -44,4 +44,6 @@ class Towers:
 def bag_matrix(p: Pairs, known: Known, n: int, items: int) -> sp.csr_matrix:
     """Decayed bags [n, items] of n subscribers."""
     weights = bag_weights(p.decayed[known.pairs, MIDDLE])
-    return sp.csr_matrix((weights, known.row, np.searchsorted(known.owner, np.arange(n + 1))), (n, items))
+    return sp.csr_matrix(
+        (weights, known.row, np.searchsorted(known.owner, np.arange(n + 1))), (n, items)
+    )

@@ -45,7 +45,9 @@ class Bags:
 class TwoTower(nn.Module):
     """Towers over `items` items; `start` is the spectrum they correct, `prior` [items] the log popularity."""
 
-    def __init__(self, start: Spectrum, prior: npt.NDArray[np.float32], content: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self, start: Spectrum, prior: npt.NDArray[np.float32], content: npt.NDArray[np.int64]
+    ) -> None:
         super().__init__()
         items, dim = start.item.shape
         self.taken = nn.Embedding(items, dim)
@@ -74,7 +76,9 @@ class TwoTower(nn.Module):
     def users(self, bags: Bags) -> Tensor:
         """Unit vectors [n, d]."""
         table = self.start_taken + self.taken.weight
-        bag = F.embedding_bag(bags.rows, table, bags.offsets, mode="sum", per_sample_weights=bags.weights)
+        bag = F.embedding_bag(
+            bags.rows, table, bags.offsets, mode="sum", per_sample_weights=bags.weights
+        )
         known = F.normalize(bag, dim=1)
         profile = self.profile(bags.tokens % PROFILE_ROWS).sum(dim=1)
         return F.normalize(known + profile + self.activity(bags.user), dim=1)
@@ -115,8 +119,20 @@ def content_tokens(catalogue: Catalogue, rows: npt.NDArray[np.int32]) -> npt.NDA
     columns = (frame["title"], frame["category"], frame["brand"], frame["price"])
     for i, (title, category, brand, price) in enumerate(zip(*columns, strict=True)):
         words = [f"word={w}" for w in (title or "").lower().split()]
-        band = "" if price is None or price <= 0 else f"band={int(math.log(price) * PRICE_BANDS_PER_E)}"
-        named = [f"category={category}" if category else "", f"brand={brand}" if brand else "", band]
-        tokens = [xxhash.xxh32_intdigest(t.encode()) % (CONTENT_ROWS - 1) + 1 for t in (*named, *words) if t]
+        band = (
+            ""
+            if price is None or price <= 0
+            else f"band={int(math.log(price) * PRICE_BANDS_PER_E)}"
+        )
+        named = [
+            f"category={category}" if category else "",
+            f"brand={brand}" if brand else "",
+            band,
+        ]
+        tokens = [
+            xxhash.xxh32_intdigest(t.encode()) % (CONTENT_ROWS - 1) + 1
+            for t in (*named, *words)
+            if t
+        ]
         out[i, : len(tokens[:CONTENT_WIDTH])] = tokens[:CONTENT_WIDTH]
     return out

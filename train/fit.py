@@ -1,0 +1,287 @@
+"""The train stage: data report, examples, a fit that stops before the last horizon, the gate, the final fit.
+
+The gate judges a model that was fitted before the validation cut (one horizon before `as_of`); if it wins, the
+same settings are fitted again on everything up to `as_of`, with the calibration of the first.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from reco.catalogue import Catalogue
+from reco.database import open_database
+from reco.embedded import Services, connect_redis
+from reco.errors import InputError, ModelMismatch, NotFound
+from reco.events.lake import Lake
+from reco.features.history import Histories, cutoff_day
+from reco.features.pairs import pairs
+from reco.features.targets import strongest
+from reco.models.artifact import Artifact
+from reco.models.registry import Champion, champion, promote
+from reco.models.scorer import Scorer
+from reco.subscribers.store import SubscriberStore
+from reco.tables import item_keys, type_code
+from train.config import TrainConfig
+from train.evaluate import Verdict, evaluate, judge_slice
+from train.examples import Job as ExampleJob
+from train.examples import Shard, join, materialise, read_shard
+from train.loop import LoopJob, train_loop_per_worker
+from train.problem import cells
+from train.timeline import Timeline
+from train.tracking import Tracking
+
+Report = Callable[[str, int, int], None]
+LATER_STEPS: Final = 1000  # the final fit's metrics stand behind those of the validation fit
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What there is to learn from."""
+
+    target: str
+    events: int
+    users: int
+    items: int
+    first: datetime | None
+    last: datetime | None
+    repeat_share: float  # of what is taken in the last horizon, what the subscriber had before
+    repeats: bool  # so these are recommended again
+
+
+@dataclass(frozen=True, slots=True)
+class FitSummary:
+    """What a run made."""
+
+    version: str
+    directory: str
+    promoted: bool
+    why: str
+    table: dict[str, dict[str, float]]
+    differences: dict[str, tuple[float, float, float]]
+    validation: str
+    data: DataReport
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run before its first fit; `job` is the fit that stops at the validation cut."""
+
+    version: str
+    as_of: datetime
+    job: LoopJob
+    histories: Histories
+    catalogue: Catalogue
+    timeline: Timeline
+    report: DataReport
+
+
+def run(
+    config: TrainConfig, services: Services, lake: Lake, as_of: datetime | None, progress: Report
+) -> FitSummary:
+    """Train, judge, register and, if it wins, promote. Runs inside `train.cluster.connect`.
+
+    Raises InputError when there is too little to learn from, NotFound when the lake is empty.
+    """
+    began = time.perf_counter()
+    plan = prepare(config, services, lake, as_of, progress)
+    tracking = Tracking.start(services, plan.version, config, asdict(plan.report))
+    job = replace(plan.job, mlflow_uri=services.mlflow_uri, mlflow_run=tracking.run_id)
+    fit(job, "validation fit", progress)
+    redis = connect_redis(services.redis_url)
+    judged = gate(plan, champion(redis), progress)
+    wins = config.promote == "always" or (config.promote == "gate" and judged.passed)
+    if wins:
+        job = final_job(job, plan, lake)
+        fit(job, "final fit", progress)
+    number = tracking.register(job.directory, judged.table, judged.why)
+    if wins:
+        promote(redis, services.mlflow_uri, number, Champion(plan.version, job.directory))
+    return FitSummary(
+        version=plan.version,
+        directory=job.directory,
+        promoted=wins,
+        why=judged.why,
+        table=judged.table,
+        differences=judged.differences,
+        validation=describe(plan, wins),
+        data=plan.report,
+        seconds=round(time.perf_counter() - began, 1),
+    )
+
+
+def prepare(
+    config: TrainConfig, services: Services, lake: Lake, as_of: datetime | None, progress: Report
+) -> Plan:
+    """Choose the target, write the examples, look at the data."""
+    types = lake.manifest().types()
+    if not types:
+        raise NotFound(
+            "There is nothing to train on.",
+            "The lake holds no events.",
+            "Run `reco import events FILE...`.",
+        )
+    target = strongest(types) if config.target == "auto" else config.target
+    as_of = as_of or end_of(lake)
+    version = f"{as_of:%Y%m%dT%H%M%S}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    store = SubscriberStore(open_database(services.database_url))
+    shards = materialise(
+        ExampleJob(lake, store, version, as_of, target, config.rating_from), progress
+    )
+    histories = join([read_shard(lake, shard.path) for shard in shards])
+    catalogue = Catalogue.of(lake.items())
+    timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
+    job = LoopJob(
+        lake=services.lake,
+        shards=tuple(shard.path for shard in shards),
+        directory=lake.path("models", f"{version}-validation"),
+        checkpoints=str(services.home / "checkpoints"),
+        config=config,
+        target=target,
+        as_of=as_of.isoformat(),
+        end_day=timeline.end_day,
+        timeless=timeline.timeless,
+        repeats=report.repeats,
+    )
+    return Plan(version, as_of, job, histories, catalogue, timeline, report)
+
+
+def look_at(
+    histories: Histories,
+    catalogue: Catalogue,
+    shards: Sequence[Shard],
+    target: str,
+    config: TrainConfig,
+    end_day: int,
+) -> tuple[Timeline, DataReport]:
+    """The validation cut and the data report. Raises InputError when there is too little to learn from."""
+    records = histories.records[histories.records["type"] == type_code(target)]
+    timeless = not (records["day"] > 0).any()
+    timeline = Timeline(
+        0 if timeless else end_day - config.horizon_days, config.horizon_days, timeless
+    )
+    labels = timeline.labels(
+        histories, timeline.end_day, type_code(target), catalogue.index, len(catalogue)
+    )
+    had = pairs(
+        timeline.everything(histories), 1 if timeless else timeline.end_day, type_code(target)
+    )
+    if not labels.nnz or not len(had):
+        raise InputError(
+            f"There is too little to learn from: no {target} events of known items on both sides of the validation cut.",
+            f"{len(records)} compacted {target} events; the cut lies {config.horizon_days} days before the end.",
+            "Import the items and a longer history, choose another `target`, or shorten `horizon_days`.",
+        )
+    row = catalogue.index.rows(had.item)
+    again = cells(labels, had.owner[row >= 0], row[row >= 0]).sum() / labels.nnz
+    repeats = again >= config.repeats_from if config.repeats == "auto" else config.repeats == "keep"
+    first, last = [s.first for s in shards if s.first], [s.last for s in shards if s.last]
+    report = DataReport(
+        target=target,
+        events=sum(s.events for s in shards),
+        users=sum(s.users for s in shards),
+        items=len(set().union(*(s.items for s in shards))),
+        first=min(first, default=None),
+        last=max(last, default=None),
+        repeat_share=round(float(again), 4),
+        repeats=bool(repeats),
+    )
+    return timeline, report
+
+
+def fit(job: LoopJob, stage: str, progress: Report) -> None:
+    """One Ray Train run; a worker that dies is replaced and goes on from the last checkpoint."""
+    progress(stage, 0, 1)
+    config, gpu = job.config, ray.cluster_resources().get("GPU", 0) >= job.config.workers
+    trainer = TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={"job": job},
+        # One CPU a worker leaves one for Ray itself on a small machine.
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=Path(job.directory).name,
+            storage_path=job.checkpoints,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    try:
+        trainer.fit()
+    finally:
+        shutil.rmtree(Path(job.checkpoints) / Path(job.directory).name, ignore_errors=True)
+    progress(stage, 1, 1)
+
+
+def gate(plan: Plan, old: Champion | None, progress: Report) -> Verdict:
+    """Judge the fit before the validation cut against rivals and the champion."""
+    scorers = {"model": Scorer.load(plan.job.directory, plan.catalogue)}
+    known = np.zeros(len(plan.catalogue), bool)
+    known[plan.catalogue.index.rows(item_keys(scorers["model"].artifact.item_ids))] = True
+    judged = judge_slice(
+        plan.histories,
+        plan.catalogue,
+        plan.timeline,
+        type_code(plan.job.target),
+        known,
+        plan.report.repeats,
+    )
+    if old is not None:
+        scorers |= _old(old, plan)
+    return evaluate(scorers, judged, plan.job.config.k, progress)
+
+
+def _old(old: Champion, plan: Plan) -> dict[str, Scorer]:
+    """The champion, unless it has seen the validation slice or predicts something else."""
+    try:
+        scorer = Scorer.load(old.directory, plan.catalogue)
+    except (NotFound, ModelMismatch):
+        return {}
+    fair = scorer.config.target == plan.job.target and (
+        plan.timeline.timeless or scorer.config.as_of_day <= plan.timeline.end_day
+    )
+    return {"champion": scorer} if fair else {}
+
+
+def final_job(job: LoopJob, plan: Plan, lake: Lake) -> LoopJob:
+    """The same settings on everything, with the calibration that was fitted on the validation slice."""
+    first = Artifact.load(job.directory).config
+    return replace(
+        job,
+        directory=lake.path("models", plan.version),
+        end_day=-1 if job.timeless else cutoff_day(plan.as_of),
+        calibrations=(first.repeat_calibration, first.explore_calibration),
+        step_offset=LATER_STEPS,
+    )
+
+
+def end_of(lake: Lake) -> datetime:
+    """Midnight after the last event; now where events have no time."""
+    last = lake.events(columns=["timestamp"]).select(pl.col("timestamp").max()).collect().item()
+    if last is None:
+        return datetime.now(UTC)
+    return (last + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def describe(plan: Plan, wins: bool) -> str:
+    """Where the figures come from."""
+    where = (
+        "one tenth of all pairs"
+        if plan.timeline.timeless
+        else f"the {plan.timeline.horizon_days} days before {plan.as_of:%Y-%m-%d}"
+    )
+    fitted = "then fitted again on everything" if wins else "not fitted on"
+    return f"figures are of a fit that never saw {where}; {fitted}"
