@@ -10,6 +10,7 @@ import textwrap
 import threading
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from math import log2
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +21,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reco.errors import ConfigError, InputError, NotFound
-from reco.events.append import MAX_PARTS
 from reco.events.lake import Lake
 from reco.tables import EVENTS, KNOWN_TYPES, type_code, user_bucket
 
@@ -128,24 +128,34 @@ def test_any_order_and_any_split_of_events_without_ids_give_the_same_lake(
 def test_many_small_appends_are_compacted_and_read_as_one_big_one(
     lake: Lake, tmp_path: Path
 ) -> None:
-    for i in range(MAX_PARTS + 3):
-        lake.append(events(40, first=40 * i))
+    appends = 40
+    for i in range(appends):
+        lake.append(events(32, users=16, first=32 * i))
     whole = Lake(str(tmp_path / "whole"))
-    whole.append(events(40 * (MAX_PARTS + 3)))
+    whole.append(events(32 * appends, users=16))
 
-    assert max(len(paths) for paths in lake.bucket_paths()) <= MAX_PARTS
+    for parts in lake.manifest().parts:
+        assert len(parts) <= 1 + log2(1 + sum(part.rows for part in parts))
     assert everything(lake).equals(everything(whole))
 
 
+def test_a_large_part_is_not_written_again_for_a_small_append(lake: Lake) -> None:
+    lake.append(events(500))
+    large = visible_files(lake)
+
+    lake.append(events(40, first=500))
+
+    assert large <= visible_files(lake)
+
+
 def test_a_reader_keeps_the_files_it_listed_while_a_bucket_is_compacted(lake: Lake) -> None:
-    for i in range(MAX_PARTS):
-        lake.append(events(40, first=40 * i))
+    lake.append(events(40))
     listed = visible_files(lake)
 
-    lake.append(events(40, first=40 * MAX_PARTS))
+    lake.append(events(40, first=40))
 
     assert not listed & visible_files(lake)
-    assert sum(pq.read_metadata(path).num_rows for path in listed) == 40 * MAX_PARTS
+    assert sum(pq.read_metadata(path).num_rows for path in listed) == 40
 
 
 def test_files_that_nobody_lists_are_swept_after_the_grace(

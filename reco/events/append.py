@@ -20,7 +20,6 @@ from reco.tables import EVENTS, user_bucket
 
 ORDER: Final = ("user_id", "timestamp", "event_id")  # total: no order depends on files
 SPILL_ROWS: Final = 1_000_000  # rows held before they go to staging files, about 250 MB
-MAX_PARTS: Final = 8  # a bucket of more parts is written as one
 GRACE_S: Final = 3600.0  # a file that is not listed any more stays so long for its last readers
 # Columns of nearly distinct values gain nothing from a dictionary.
 DICTIONARY: Final = [name for name in EVENTS.names if name not in ("event_id", "timestamp")]
@@ -97,8 +96,9 @@ class Writer:
         rows = self._fresh(bucket, old)
         if rows.is_empty():
             return old
-        if len(old) >= MAX_PARTS:
-            rows, old = pl.concat([self._scan(old).collect(), rows]).sort(ORDER), ()
+        old, swallowed = _compacted(old, len(rows))
+        if swallowed:
+            rows = pl.concat([self._scan(swallowed).collect(), rows]).sort(ORDER)
         part = _describe(rows, f"events/bucket={bucket:02}/part-{uuid.uuid4().hex}.parquet")
         written.append(part)
         self._files.write_parquet(_arrow(rows).cast(EVENTS), part.path, dictionary=DICTIONARY)
@@ -144,6 +144,19 @@ class Writer:
                 "Run the import again.",
             )
         self._files.replace(after.dumps(), "events", "manifest.json")
+
+
+def _compacted(parts: tuple[Part, ...], rows: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Parts that stay, and the newest ones that a new part of `rows` rows swallows.
+
+    A part swallows all that are not larger, as in a log-structured merge tree: a bucket of n rows
+    has at most log2(n) parts, and each row is written again at most log2(n) times.
+    """
+    stay = len(parts)
+    while stay and parts[stay - 1].rows <= rows:
+        stay -= 1
+        rows += parts[stay].rows
+    return parts[:stay], parts[stay:]
 
 
 def _with_bucket(events: pl.DataFrame, buckets: int) -> pl.DataFrame:

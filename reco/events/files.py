@@ -48,6 +48,7 @@ class Files:
         draft = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
         with self.filesystem.open_output_stream(draft) as stream:
             stream.write(content)
+        self._flush(draft)
         self.filesystem.move(draft, path)
 
     def write_parquet(self, table: pa.Table, *parts: str, dictionary: Sequence[str] = ()) -> None:
@@ -61,6 +62,16 @@ class Files:
             compression="zstd",
             use_dictionary=list(dictionary),
         )
+        self._flush(path)
+
+    def _flush(self, path: str) -> None:
+        """Onto the disk before anybody is told of it; object stores do so by themselves."""
+        if self.is_local:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def scan(self, schema: pa.Schema, paths: Sequence[str]) -> pl.LazyFrame:
         """Rows of Parquet files of one schema, lazily, in the order of the files."""

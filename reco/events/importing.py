@@ -105,14 +105,15 @@ class _Import:
         try:
             keep = ~_dropped(cast, self._mapping)
             frame = renamed(cast.filter(keep), self._mapping)
+            self._check_required(frame, raw)
+            checked = check(frame, self._mapping)
         except pl.exceptions.PolarsError as error:
             raise InputError(
-                f"An expression of {self._mapping.name} fails on the data.",
+                f"An expression of {self._mapping.name} fails on the data, or a column has a type "
+                "that cannot be stored.",
                 str(error).splitlines()[0],
-                "Use `cast: {column: number}`, which quarantines what cannot be read.",
+                "Use `cast: {column: number}`, which quarantines what cannot be read, or `ignore`.",
             ) from error
-        self._check_required(frame, raw)
-        checked = check(frame, self._mapping)
         reasons = pl.select(pl.coalesce(reasons.filter(keep), checked.reasons)).to_series()
         self._quarantine.add(raw.filter(keep), reasons)
         self._sink.add(checked.rows.filter(reasons.is_null()))

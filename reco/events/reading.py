@@ -44,7 +44,7 @@ class Source:
         try:
             for batch in self._records():
                 if batch.num_rows:
-                    yield pl.DataFrame(batch)
+                    yield pl.DataFrame(batch).cast({pl.Categorical: pl.String})
         except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
             raise InputError(
                 f"{self.path} cannot be read.",
@@ -79,7 +79,7 @@ class Source:
         options = pyarrow.json.ReadOptions(block_size=BLOCK_BYTES)
         with pa.OSFile(str(self.path)) as file:
             for batch in pyarrow.json.open_json(self._plain(file), read_options=options):
-                self.read_bytes = file.tell()
+                self.read_bytes = self.bytes if file.closed else file.tell()
                 yield batch
 
     def _csv(self) -> Iterator[pa.RecordBatch]:
@@ -90,7 +90,7 @@ class Source:
         self.torn.clear()  # of the look at the header
         with pa.OSFile(str(self.path)) as file:
             for batch in self._open_csv(file, dict.fromkeys(names, pa.string())):
-                self.read_bytes = file.tell()
+                self.read_bytes = self.bytes if file.closed else file.tell()
                 yield batch
 
     def _open_csv(

@@ -12,6 +12,7 @@ from reco.events.append import Appended, Writer
 from reco.events.lake import Lake
 from reco.subscribers.hygiene import normalise_many
 from reco.subscribers.store import SubscriberStore
+from reco.tables import KNOWN_TYPES
 
 
 class Sink(Protocol):
@@ -51,10 +52,12 @@ class EventSink:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._untimed = 0
+        self._types: set[str] = set()
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take events."""
         self._untimed += rows["timestamp"].null_count()
+        self._types |= set(rows["type"].unique())
         self._writer.add(_with_money(rows))
 
     def commit(self) -> Appended:
@@ -62,10 +65,19 @@ class EventSink:
         return self._writer.commit()
 
     def notes(self) -> list[str]:
-        """Events without a time."""
-        if not self._untimed:
-            return []
-        return [f"{self._untimed:,} events have no timestamp: features of time are off for them"]
+        """Events without a time, and types that mean nothing to us."""
+        notes = []
+        if self._untimed:
+            notes.append(
+                f"{self._untimed:,} events have no timestamp: features of time are off for them"
+            )
+        unknown = sorted(self._types - {*KNOWN_TYPES, "return"})
+        if unknown:
+            notes.append(
+                f"types of the shop's own: {', '.join(unknown)}; if one is a "
+                f"{', '.join(KNOWN_TYPES[:7])}, say so in the mapping by `values`"
+            )
+        return notes
 
 
 class ItemSink:

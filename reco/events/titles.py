@@ -45,19 +45,20 @@ def title_of(kind: str | None, brand: str | None, size: str | None, otherwise: s
 def size_of(size: str) -> str:
     """Size of a package: ".24 OZ" is 0.24 oz, "6 PK/ 12 OZ" is 6 pk / 12 oz.
 
-    Empty for one without a number.
+    Empty for one without a number, and for the article numbers that some carry there.
     """
-    if not re.search(r"\d", size):
+    text = re.sub(r"\([^)]*\)|^[^\d.]+", "", size)
+    if not re.search(r"\d", text) or re.search(r"\d{5}", text):
         return ""
-    text = re.sub(r"\([^)]*\)\s*", "", size.strip())
     text = re.sub(r"(?<!\d)\.(\d)", r"0.\1", text)
     text = re.sub(r"\s*/\s*", " / ", text)
-    return re.sub(r"[A-Z]+", lambda m: UNITS.get(m[0], m[0].lower()), text)
+    text = re.sub(r"[A-Z]+", lambda m: UNITS.get(m[0], m[0].lower()), text)
+    return " ".join(text.split())
 
 
 def _readable(text: str) -> str:
-    if len(text) >= FIELD_WIDTH and " " in text:
-        text = text.rsplit(" ", 1)[0]
+    if len(text) >= FIELD_WIDTH:
+        text = re.sub(r"(?<=\w)[\s/&(:-]+[^\s/&(:-]*$", "", text)
     text = re.sub(r"\([^)]*\)", " ", text)  # asides
     text = re.sub(r"\(.*$", " ", text)  # one that was cut
     text = re.sub(r"\bW/\s*", "WITH ", text).replace(".", " ")

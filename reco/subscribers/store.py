@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Final
 
 import polars as pl
-from psycopg import Connection, Cursor
+from psycopg import Connection, Cursor, DataError
 from sqlalchemy import create_engine, select
 from sqlalchemy.engine import Engine
 
 from reco.database import SUBSCRIBERS as TABLE
+from reco.errors import InputError
 from reco.tables import SUBSCRIBERS
 
 # One consent of an import speaks for both; tracking is never taken from a file.
@@ -57,16 +58,20 @@ class SubscriberStore:
 
         A column that `frame` lacks keeps what is known. A consent that is null counts as given by
         somebody new and changes nothing for the others. The last row of a user_id wins.
+        Raises InputError when PostgreSQL cannot read a value.
         """
         rows = _storable(frame.unique("user_id", keep="last", maintain_order=True))
         with self._engine.begin() as connection:
             driver: Connection | None = connection.connection.driver_connection
             assert driver is not None
-            with driver.cursor() as cursor:
-                before = _count(cursor)
-                _copy(cursor, rows)
-                cursor.execute(_merge(rows.columns))
-                return _count(cursor) - before
+            try:
+                return _write(driver, rows)
+            except DataError as error:
+                raise InputError(
+                    "The subscribers cannot be stored; nothing was written.",
+                    str(error).replace("\n", " "),
+                    "Correct the row that it names: attributes are JSON objects.",
+                ) from error
 
     def get(self, user_ids: Sequence[str]) -> list[Subscriber | None]:
         """Subscribers in the order of their ids, None for who is unknown."""
@@ -100,6 +105,14 @@ def _storable(frame: pl.DataFrame) -> pl.DataFrame:
     known = [name for name in SUBSCRIBERS.names if name in frame.columns and name != "consent"]
     consents = [pl.col("consent").alias(name) for name in CONSENTS if "consent" in frame.columns]
     return frame.select(*known, *consents)
+
+
+def _write(driver: Connection, rows: pl.DataFrame) -> int:
+    with driver.cursor() as cursor:
+        before = _count(cursor)
+        _copy(cursor, rows)
+        cursor.execute(_merge(rows.columns))
+        return _count(cursor) - before
 
 
 def _copy(cursor: Cursor, rows: pl.DataFrame) -> None:
