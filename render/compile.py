@@ -45,15 +45,18 @@ def template_folder(name: str | Path) -> Path:
     )
 
 
-def compile_template(template: str | Path) -> CompiledTemplate:
+def compile_template(template: str | Path, *, subject: str | None = None) -> CompiledTemplate:
     """Compile a folder and try it on sample recipients of every segment.
 
+    `subject`, a Jinja line of the campaign's own, is taken instead of subject.jinja.
     Raises NotFound, or TemplateError with file, line and variable.
     """
     folder = template_folder(template)
     meta = _meta(folder)
     pieces = {name: read_pieces(folder, name) for name in _files(folder)}
     written = {name: Written.of(pieces[name]) for name in pieces}
+    if subject is not None:
+        written["subject.jinja"] = Written(subject, (("subject of the campaign", 1),))
     strict = sandbox.environment(html=True)
     known = variables.known_names(meta.variables)
     for source in written.values():

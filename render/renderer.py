@@ -23,7 +23,8 @@ class Renderer:
     """Renders the mails of one campaign.
 
     `context` holds what is the same for all of its mails: postal_address, popular, sent_at and
-    the template's own variables. Raises ConfigError for a name that the template does not know.
+    the template's own variables, of which it may set single fields.
+    Raises ConfigError for a name that the template does not know.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Renderer:
                 "correct the names under `variables:`, or declare them in the template's meta.yaml",
             )
         self.template = template
-        self._context = {**OPTIONAL, **template.defaults, **context}
+        self._context = {**OPTIONAL, **_merged(template.defaults, context)}
         self._page, self._plain = sandbox.environment(html=True), sandbox.environment(html=False)
         self._html = self._compiled(self._page, template.html)
         self._text = self._compiled(self._plain, template.text)
@@ -61,8 +62,12 @@ class Renderer:
             "user": recipient,
             "recommendations": recommendations,
         }
-        subject = variables["subject"] = self._one_line("subject", variables)
-        preheader = variables["preheader"] = self._one_line("preheader", variables)
+        subject = variables["subject"] = self._one_line(
+            self._subject, self.template.subject, variables
+        )
+        preheader = variables["preheader"] = self._one_line(
+            self._preheader, self.template.preheader, variables
+        )
         try:
             html = self._html.render(variables)
             text = self._text.render(variables)
@@ -70,15 +75,14 @@ class Renderer:
             raise self._explained(error, variables) from error
         return Rendered(subject, preheader, html, text)
 
-    def _one_line(self, name: str, variables: Mapping[str, object]) -> str:
-        made = self._subject if name == "subject" else self._preheader
+    def _one_line(self, made: jinja2.Template, part: Part, variables: Mapping[str, object]) -> str:
         try:
             line = made.render(variables).strip()
         except Exception as error:
             raise self._explained(error, variables) from error
         if _BREAK.search(line):
             raise TemplateError(
-                f"{name}.jinja: the {name} has a line break in it: {line!r}",
+                f"{part.written.place(1)}: a line break in {line!r}",
                 "a line break in a header would start another header",
                 "write it on one line, and look for line breaks in titles and names",
             )
@@ -102,3 +106,13 @@ class Renderer:
     @staticmethod
     def _compiled(env: sandbox.MailEnvironment, part: Part) -> jinja2.Template:
         return sandbox.template(env, part.jinja, part.written)
+
+
+def _merged(defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """`given` over `defaults`, field by field where both are mappings."""
+    merged = {**defaults, **given}
+    for name, value in given.items():
+        default = defaults.get(name)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            merged[name] = {**default, **value}
+    return merged

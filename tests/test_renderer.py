@@ -121,7 +121,7 @@ def test_a_line_break_in_the_subject_is_refused(renderer_of):
 
     assert mail(renderer, word="apples").subject == "New: apples!"
     for word in ("a\r\nBcc: x@example.com", "a\nb", "a\rb", "a\0b"):
-        with pytest.raises(TemplateError, match=r"subject\.jinja: the subject has a line break"):
+        with pytest.raises(TemplateError, match=r"subject\.jinja:1: a line break in"):
             mail(renderer, word=word)
 
 
@@ -130,9 +130,8 @@ def test_an_unknown_variable_of_a_campaign_is_refused():
         Renderer(compile_template("digest"), {"nonsense": 1})
 
 
-def test_a_campaign_s_own_values_win_over_the_template_s():
-    offer = {"title": "Half price", "text": "t", "code": "HALF", "url": "https://shop.example/h"}
-    context = sample_context() | {"offer": offer}
+def test_a_campaign_s_own_values_win_over_the_template_s_field_by_field():
+    context = sample_context() | {"offer": {"code": "HALF"}}
 
     rendered = Renderer(compile_template("digest"), context).render(
         sample_recipient("buyer"), PICKS
@@ -140,6 +139,19 @@ def test_a_campaign_s_own_values_win_over_the_template_s():
 
     assert "HALF" in rendered.html
     assert "FRESH10" not in rendered.html
+    assert "10% off your next basket" in rendered.html
+
+
+def test_a_campaign_may_bring_its_own_subject():
+    compiled = compile_template("digest", subject="{{ user.first_name }}: 5 < 6 & more")
+
+    assert Renderer(compiled, sample_context()).render(sample_recipient(), PICKS).subject == (
+        "Ana: 5 < 6 & more"
+    )
+    with pytest.raises(TemplateError, match=r"subject of the campaign:1: unknown .*user\.naem"):
+        compile_template("digest", subject="{{ user.naem }}")
+    with pytest.raises(TemplateError, match="subject of the campaign:1: "):
+        compile_template("digest", subject="{{ user.first_name")
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
