@@ -32,7 +32,7 @@ def connect(services: Services, *, verbose: bool = False, bars: bool = False) ->
     Raises ServiceUnavailable when the cluster does not answer.
     """
     if ray.is_initialized():
-        _quieten_data(bars)
+        quieten(bars=bars)
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
@@ -52,7 +52,7 @@ def connect(services: Services, *, verbose: bool = False, bars: bool = False) ->
                 include_dashboard=True,
                 dashboard_host=LOOPBACK,
             )
-        _quieten_data(bars)
+        quieten(bars=bars)
         yield
     finally:
         ray.shutdown()
@@ -76,8 +76,9 @@ def _without_the_jobs(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in theirs}
 
 
-def _quieten_data(bars: bool) -> None:
+def quieten(*, bars: bool) -> None:
+    """Let Ray Data say nothing but warnings; `bars` shows its progress."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = bars
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
