@@ -11,8 +11,9 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from reco.settings import Settings
-from serve.deployments import Features, Renderer, Rules, Scorer
+from serve.deployments import Features, Renderer, Rules
 from serve.gateway import Gateway
+from serve.scorer import Scorer
 
 CHUNKS_AT_ONCE: Final = 8  # of one replica: several chunks of a campaign are under way together
 REQUESTS_AT_ONCE: Final = 512  # at the door, where single sends are gathered into chunks

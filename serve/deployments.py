@@ -1,9 +1,9 @@
-"""The four stages as Ray Serve runs them: thin coats on plain classes, with metrics.
+"""Three of the stages as Ray Serve runs them: thin coats on plain classes, with metrics.
+
+The fourth, the Scorer, is a module of its own: only its replicas import torch.
 
 Methods are plain functions, so Serve runs each call in a thread and the replica keeps answering.
 """
-
-from typing import Any
 
 from reco.rules.caps import Caps
 from reco.subscribers.store import SubscriberStore
@@ -19,10 +19,8 @@ from serve.chunks import (
 )
 from serve.fresh import FreshSlates
 from serve.metrics import Meters
-from serve.model import CurrentModel
-from serve.picking import Picker
+from serve.picking import Picker, unscored
 from serve.reading import Reader
-from serve.scoring import Scoring, unscored
 from serve.segments import Segments
 from serve.stores import Stores
 
@@ -47,30 +45,6 @@ class Features:
         self._meters.stage("features", chunk.took_ms["features"], len(request.deliveries))
         self._meters.withheld([person.reason for person in chunk.withheld])
         return chunk
-
-
-class Scorer:
-    """The only replica that holds a model. `user_config` swaps it without a dropped request."""
-
-    def __init__(self, home: str) -> None:
-        stores = self._stores = Stores(home)
-        self._meters = Meters()
-        self._scoring = Scoring(stores.catalogue)
-        self._model = CurrentModel(stores.redis, stores.catalogue, self._scoring)
-
-    def reconfigure(self, config: dict[str, Any]) -> None:
-        """{"model": directory or null for the champion, "device": "cpu" or "cuda"}.
-
-        Raises NotFound, ModelMismatch or ConfigError; the old model then stays.
-        """
-        self._model.configure(config)
-
-    def score(self, chunk: FeatureChunk) -> ScoredChunk:
-        """See serve.scoring.Scoring.score."""
-        self._model.refresh()
-        scored = self._scoring.score(chunk)
-        self._meters.stage("scorer", scored.took_ms["scorer"], len(chunk.recipients))
-        return scored
 
 
 class Rules:

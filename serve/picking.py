@@ -72,7 +72,7 @@ class Picker:
             model_version=scored.model_version,
             fallback=scored.fallback or fallback,
             removed=removed,
-            took_ms={"rules": (time.perf_counter() - started) * 1e3},
+            took_ms=scored.took_ms | {"rules": (time.perf_counter() - started) * 1e3},
         )
 
     def _context(self, chunk: FeatureChunk, scored: ScoredChunk) -> RuleContext:
@@ -123,6 +123,13 @@ def showing_of(choice: Choice, day: int) -> Showing | None:
     """How showings of a mail are counted; None without a cap."""
     cap = choice.rules.frequency_cap
     return Showing(choice.by, day, cap.times, cap.days) if cap else None
+
+
+def unscored(chunk: FeatureChunk, reason: str) -> ScoredChunk:
+    """What is left of a chunk when no scorer answers: the fresh slates, the rest is empty."""
+    choice = chunk.request.choice
+    slates = cut(chunk.fresh, candidates(choice, chunk.request.mode))
+    return ScoredChunk(slates, "", choice.rules.seen == "drop", chunk.fallback or reason)
 
 
 class Popular:

@@ -92,10 +92,3 @@ def _novel(scorer: Scorer | None, choice: Choice) -> bool:
     if choice.rules.seen != "auto":
         return choice.rules.seen == "drop"
     return scorer is not None and not scorer.config.repeats
-
-
-def unscored(chunk: FeatureChunk, reason: str) -> ScoredChunk:
-    """What is left of a chunk when no scorer answers: the fresh slates, the rest is empty."""
-    width = candidates(chunk.request.choice, chunk.request.mode)
-    novel = _novel(None, chunk.request.choice)
-    return ScoredChunk(cut(chunk.fresh, width), "", novel, chunk.fallback or reason)

@@ -19,9 +19,9 @@ from reco.tables import item_keys
 from serve.assembling import MailMaker
 from serve.chunks import Assembled, Choice, FeatureChunk, Mode, Request, delivery_id, recipient_of
 from serve.fresh import FreshSlates
-from serve.picking import Picker
+from serve.picking import Picker, unscored
 from serve.reading import Reader
-from serve.scoring import Scoring, unscored
+from serve.scoring import Scoring
 from serve.segments import Segments
 from tests.small_world import (
     MAILED,

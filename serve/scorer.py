@@ -1,0 +1,33 @@
+"""The Scorer as Ray Serve runs it: the only replicas that hold a model and import torch."""
+
+from typing import Any
+
+from serve.chunks import FeatureChunk, ScoredChunk
+from serve.metrics import Meters
+from serve.model import CurrentModel
+from serve.scoring import Scoring
+from serve.stores import Stores
+
+
+class Scorer:
+    """Candidates of a chunk. `user_config` swaps the model without a dropped request."""
+
+    def __init__(self, home: str) -> None:
+        stores = self._stores = Stores(home)
+        self._meters = Meters()
+        self._scoring = Scoring(stores.catalogue)
+        self._model = CurrentModel(stores.redis, stores.catalogue, self._scoring)
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """{"model": directory or null for the champion, "device": "cpu" or "cuda"}.
+
+        Raises NotFound, ModelMismatch or ConfigError; the old model then stays.
+        """
+        self._model.configure(config)
+
+    def score(self, chunk: FeatureChunk) -> ScoredChunk:
+        """See serve.scoring.Scoring.score."""
+        self._model.refresh()
+        scored = self._scoring.score(chunk)
+        self._meters.stage("scorer", scored.took_ms["scorer"], len(chunk.recipients))
+        return scored

@@ -1,0 +1,187 @@
+"""The HTTP API and the public links, on a real Ray Serve with real stores."""
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from reco.campaigns.ledger import Ledger
+from reco.embedded import Services
+from serve.readers import EVENT_STREAM
+from tests.serving import running_app
+from tests.small_world import POPULAR, SUPPRESSED, TRACKED, World, campaign, small_world
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def world(services: Services) -> Iterator[World]:
+    with small_world(services) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def client(ray_cluster, services: Services, world: World) -> Iterator[httpx.Client]:
+    with running_app(services) as client:
+        yield client
+
+
+def body(user: str, campaign_id: str = "spring", **more: object) -> dict[str, object]:
+    return {"campaign": campaign(campaign_id).model_dump(mode="json"), "user_id": user, **more}
+
+
+def test_recommend_gives_ranked_items_and_says_where_they_come_from(client):
+    answer = client.post("/v1/recommend", json={"users": ["u05", "nobody"], "k": 4})
+
+    assert answer.status_code == 200
+    found = answer.json()
+    assert [user["user_id"] for user in found["users"]] == ["u05", "nobody"]
+    picks = found["users"][0]["picks"]
+    assert [pick["rank"] for pick in picks] == [1, 2, 3, 4]
+    assert [pick["item_id"] for pick in picks] == POPULAR[:4]
+    assert {pick["rung"] for pick in picks} == {"popular"}
+    assert found["fallback"] == "no_model"
+
+
+def test_preview_shows_the_mail_and_the_decisions_and_sends_nothing(client, world):
+    before = world.services.outbox and len(list(world.services.outbox.rglob("*")))
+
+    answer = client.post("/v1/preview", json=body("u05", arm="control"))
+
+    assert answer.status_code == 200
+    mail = answer.json()
+    assert "Name5" in mail["html"]
+    assert "Thing number 0" in mail["text"]
+    assert mail["headers"]["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert mail["arm"] == "control"
+    assert [pick["rung"] for pick in mail["picks"]] == ["editorial"] * 3
+    assert set(mail["took_ms"]) == {"features", "scorer", "rules", "renderer"}
+    assert before == (world.services.outbox and len(list(world.services.outbox.rglob("*"))))
+
+
+def test_send_is_idempotent_and_a_key_asks_for_one_more(client, world):
+    first = client.post("/v1/send", json=body("u06", "receipt")).json()
+    again = client.post("/v1/send", json=body("u06", "receipt")).json()
+    keyed = client.post("/v1/send", json=body("u06", "receipt", key="order-1")).json()
+    keyed_again = client.post("/v1/send", json=body("u06", "receipt", key="order-1")).json()
+
+    assert first["state"] == keyed["state"] == "accepted"
+    assert again == first
+    assert keyed_again == keyed
+    assert keyed["message_id"] != first["message_id"]
+    with Ledger(world.services.database_url) as ledger:
+        assert ledger.counts("receipt")["accepted"] == 2
+
+
+def test_send_withholds_from_who_opted_out(client):
+    answer = client.post("/v1/send", json=body(SUPPRESSED, "receipt")).json()
+
+    assert (answer["state"], answer["reply"]) == ("suppressed", "unsubscribe")
+
+
+def test_links_lead_to_the_item_and_leave_events(client, world):
+    client.post("/v1/send", json=body(TRACKED, "linked"))
+    html = client.post("/v1/preview", json=body(TRACKED, "linked")).json()["html"]
+    paths = re.findall(rf"{re.escape(world.services.public_url)}(/[co]/[\w-]+)", html)
+    world.online._redis.delete(EVENT_STREAM)
+
+    answers = {path[1]: client.get(path) for path in paths}
+
+    assert answers["c"].status_code == 302
+    assert "utm_campaign=linked" in answers["c"].headers["location"]
+    assert answers["o"].headers["content-type"] == "image/gif"
+    events = [fields for _, fields in world.online._redis.xrange(EVENT_STREAM)]
+    assert {fields[b"type"] for fields in events} == {b"click", b"open"}
+    assert {fields[b"user_id"] for fields in events} == {TRACKED.encode()}
+
+
+def test_unsubscribing_takes_a_post_and_holds_back_what_waits(client, world):
+    sent = client.post("/v1/preview", json=body("u09", "leaving")).json()
+    path = sent["headers"]["List-Unsubscribe"].strip("<>").removeprefix(world.services.public_url)
+
+    page = client.get(path)
+    after_get = client.post("/v1/send", json=body("u09", "leaving")).json()
+    posted = client.post(path, data={"List-Unsubscribe": "One-Click"})
+    after_post = client.post("/v1/send", json=body("u09", "next")).json()
+
+    assert (page.status_code, posted.status_code) == (200, 200)
+    assert '<form method="post">' in page.text
+    assert after_get["state"] == "accepted"
+    assert (after_post["state"], after_post["reply"]) == ("suppressed", "unsubscribe")
+
+
+def test_pictures_are_drawn_for_known_categories_only(client):
+    html = client.post("/v1/preview", json=body("u05")).json()["html"]
+    path = re.search(r"/assets/categories/[\w.-]+", html)
+    assert path
+
+    assert client.get(path[0]).content.startswith(b"\x89PNG")
+    assert client.get("/assets/categories/../../keys/api").status_code == 404
+    assert client.get("/assets/categories/unknown.png").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "payload", "status", "code"),
+    [
+        ("POST", "/v1/recommend", {"users": []}, 422, "invalid"),
+        ("POST", "/v1/recommend", {"users": ["a"], "kk": 3}, 422, "invalid"),
+        ("POST", "/v1/preview", {"campaign_id": "missing", "user_id": "a"}, 404, "not_found"),
+        ("POST", "/v1/preview", body("u00"), 404, "not_found"),
+        ("POST", "/v1/preview", {"user_id": "a"}, 422, "invalid"),
+        ("GET", "/v1/campaigns/missing", None, 404, "not_found"),
+        ("GET", "/nowhere", None, 404, "not_found"),
+        ("GET", "/c/forged", None, 404, "not_found"),
+        ("DELETE", "/v1/send", None, 405, "method_not_allowed"),
+    ],
+)
+def test_errors_are_problems_with_a_stable_code(client, method, path, payload, status, code):
+    answer = client.request(method, path, json=payload)
+
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == code
+
+
+def test_an_unknown_template_variable_is_named(client, tmp_path):
+    from render.compile import STOCK
+
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for file in (STOCK / "digest").rglob("*"):
+        if file.is_file():
+            target = folder / file.relative_to(STOCK / "digest")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    (folder / "subject.jinja").write_text("For you, {{ user.frist_name }}")
+    spec = campaign("broken", template=str(folder)).model_dump(mode="json")
+
+    answer = client.post("/v1/campaigns", json=spec)
+    preview = client.post("/v1/preview", json={"campaign": spec, "user_id": "u05"})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "template")
+    assert "frist_name" in answer.text
+    assert preview.json()["code"] == "template"
+    assert client.get("/v1/campaigns/broken").status_code == 404
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"X-API-Key": ""}])
+def test_v1_needs_the_key_and_links_do_not(client, headers):
+    with httpx.Client(base_url=client.base_url, headers=headers) as stranger:
+        answer = stranger.get("/v1/campaigns/x")
+
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        assert stranger.get("/healthz").json() == {"status": "ok"}
+        assert stranger.get("/c/forged").status_code == 404
+
+
+def test_the_key_may_come_in_either_header(client, services):
+    with httpx.Client(base_url=client.base_url, headers={"X-API-Key": services.api_key}) as other:
+        assert other.get("/v1/campaigns/missing").status_code == 404
+
+
+def test_openapi_is_published(client):
+    spec = client.get("/openapi.json").json()
+
+    assert {"/v1/recommend", "/v1/preview", "/v1/send", "/v1/campaigns"} <= spec["paths"].keys()
+    assert not any(path.startswith(("/c/", "/o/", "/u/")) for path in spec["paths"])
