@@ -196,3 +196,19 @@ def test_the_mail_fits_the_width_of_a_screen(html, width, tmp_path):
     )
 
     assert re.search(r"<title>(\d+)</title>", done.stdout)[1] == str(width)
+
+
+@pytest.mark.skipif(shutil.which("spamassassin") is None, reason="no spamassassin on this machine")
+def test_spamassassin_finds_nothing_to_say(sent, tmp_path):
+    """Local rules only: no look-up leaves the machine."""
+    done = subprocess.run(
+        ["spamassassin", "--local", "--test-mode"],
+        input=sent,
+        capture_output=True,
+        timeout=120,
+        check=True,
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )
+
+    score = re.search(rb"Content analysis details:\s+\((-?[\d.]+) points", done.stdout)
+    assert float(score[1]) < 0.5
