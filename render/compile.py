@@ -34,7 +34,8 @@ class Meta(BaseModel):
 def template_folder(name: str | Path) -> Path:
     """Folder of a template: a path, or the name of one that comes with the package."""
     path = Path(name)
-    for folder in (path, STOCK / path.name):
+    stock_name = path.name if len(path.parts) == 1 else ""
+    for folder in (path, STOCK / stock_name):
         if (folder / "template.mjml").is_file():
             return folder
     stock = sorted(p.parent.name for p in STOCK.glob("*/template.mjml"))

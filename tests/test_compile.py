@@ -357,9 +357,10 @@ def test_files_that_a_mail_needs_are_asked_for(folder):
     assert "text.jinja missing" in error_of(written)
 
 
-def test_an_unknown_template_names_the_stock_ones():
-    with pytest.raises(NotFound, match="digest"):
-        template_folder("no-such-template")
+@pytest.mark.parametrize("name", ["no-such-template", "no/such/digest", "", ".", ".."])
+def test_an_unknown_template_names_the_stock_ones(name):
+    with pytest.raises(NotFound, match="stock template: digest"):
+        template_folder(name)
 
 
 CORPUS = Path(os.environ.get("RECO_TEST_DATA", "/nonexistent"))
