@@ -18,7 +18,7 @@ from typing import IO, Final
 from pydantic import SecretStr
 
 from reco.addresses import check_answers, check_form, connect_redis
-from reco.errors import ConfigError
+from reco.errors import ConfigError, ServiceUnavailable
 from reco.processes import Running, free_port, stop, write_secret
 from reco.servers import (
     Outbox,
@@ -159,7 +159,12 @@ def _ensure(home: Path, servers: Mapping[str, Server]) -> dict[str, Running]:
     for name, server in servers.items():
         before = known.get(name)
         if before is None or before.process is None:
-            known[name] = server.start(free_port(before.port if before else 0))
+            try:
+                known[name] = server.start(free_port(before.port if before else 0))
+            except ServiceUnavailable:  # an OSError too, but one that says more
+                raise
+            except OSError as error:
+                raise _cannot_be_used(home, error) from error
             # Written down before it is ready: if we are killed now, the next process adopts it.
             _write_record(home, known)
     for name, server in servers.items():
@@ -210,8 +215,12 @@ def _key(home: Path, name: str) -> str:
                 mine.unlink()
         return path.read_text().strip()
     except OSError as error:
-        raise ConfigError(
-            f"The home folder {home} cannot be used.",
-            f"{error.strerror}: {error.filename}",
-            "Set RECO_HOME to a folder that can be written.",
-        ) from error
+        raise _cannot_be_used(home, error) from error
+
+
+def _cannot_be_used(home: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"The home folder {home} cannot be used.",
+        f"{error.strerror}: {error.filename}",
+        "Set RECO_HOME to a folder that can be written.",
+    )

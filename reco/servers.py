@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -209,14 +210,25 @@ def _unprivileged(folder: Path, binaries: Path) -> Identity | None:
     """Who runs PostgreSQL: we ourselves (None), or for root a user who can reach what it needs."""
     if os.geteuid() != 0:
         return None
-    try:
-        entry = pwd.getpwnam(POSTGRES_USER)
-    except KeyError:
-        subprocess.run(["useradd", "--system", POSTGRES_USER], check=True, capture_output=True)
-        entry = pwd.getpwnam(POSTGRES_USER)
+    entry = _postgres_user()
     os.chown(folder, entry.pw_uid, entry.pw_gid)
     for parent in {*folder.parents, *binaries.parents}:
         mode = parent.stat().st_mode
         if not mode & 0o001:
             parent.chmod(mode | 0o001)  # to pass through; not to list
     return Identity(user=entry.pw_uid, group=entry.pw_gid, extra_groups=[])
+
+
+def _postgres_user() -> pwd.struct_passwd:
+    with suppress(KeyError):
+        return pwd.getpwnam(POSTGRES_USER)
+    with suppress(OSError):  # a system without useradd
+        subprocess.run(["useradd", "--system", POSTGRES_USER], check=False, capture_output=True)
+    try:
+        return pwd.getpwnam(POSTGRES_USER)
+    except KeyError as error:
+        raise ServiceUnavailable(
+            "The embedded PostgreSQL refuses to run as root.",
+            f"A user {POSTGRES_USER} for it could not be made.",
+            "Run as another user than root, or set RECO_DATABASE_URL.",
+        ) from error

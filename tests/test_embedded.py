@@ -283,6 +283,28 @@ def test_a_home_that_cannot_be_a_folder_is_a_clear_error(tmp_path):
         pytest.fail("opened")
 
 
+def test_a_data_folder_that_cannot_be_made_is_a_clear_error(only_valkey, home):
+    home.mkdir()
+    (home / "valkey").write_text("in the way")
+
+    with pytest.raises(ConfigError, match="RECO_HOME"), open_services(only_valkey()):
+        pytest.fail("opened")
+
+
+def test_a_server_that_refuses_its_data_says_why(only_valkey, home):
+    with open_services(only_valkey()):
+        pass
+    (manifest,) = (home / "valkey").glob("appendonlydir/*.manifest")
+    manifest.write_text("nonsense")
+
+    with (
+        pytest.raises(ServiceUnavailable, match=r"Valkey did not start(.|\n)*why: .*manifest"),
+        open_services(only_valkey()),
+    ):
+        pytest.fail("opened")
+    assert not (home / "services.json").exists()
+
+
 @pytest.mark.skipif(not DEBIAN_REDIS.exists(), reason="no redis-server: only Valkey is tested")
 def test_redis_itself_stands_in_for_valkey(redis, redis_url, services):
     assert redis_url == services.redis_url or "valkey_version" not in redis.info("server")
