@@ -50,8 +50,8 @@ class Settings(BaseSettings):
         return value
 
 
-def read_settings() -> Settings:
-    """The settings of this process's environment.
+def read_settings(home: Path | None = None) -> Settings:
+    """The settings of this process's environment; `home` stands above RECO_HOME.
 
     Raises ConfigError that names everything wrong at once. A RECO_ name that is no setting is
     wrong too: a misspelt address would quietly start an embedded server instead.
@@ -63,7 +63,7 @@ def read_settings() -> Settings:
             near = get_close_matches(name.upper(), known, n=1)
             wrong.append(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
     try:
-        settings = Settings()
+        settings = Settings() if home is None else Settings(home=home)
     except ValidationError as error:
         for entry in error.errors(include_input=False):
             message = entry["msg"].removeprefix("Value error, ")

@@ -41,6 +41,13 @@ def test_all_mistakes_are_told_at_once(monkeypatch):
     assert "RECO_SMTP is no setting" in caught.value.why
 
 
+def test_a_home_that_is_named_stands_above_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("RECO_HOME", "elsewhere")
+
+    assert "elsewhere" == str(read_settings().home)
+    assert tmp_path == read_settings(tmp_path).home
+
+
 def test_secrets_do_not_show(monkeypatch):
     monkeypatch.setenv("RECO_REDIS_URL", "redis://:geheim@store")
 
