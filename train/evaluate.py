@@ -5,7 +5,7 @@ Full ranking, global time split; the difference in NDCG is bootstrapped over the
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,13 +15,12 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from reco.catalogue import Catalogue
-from reco.errors import NotFound
-from reco.features.history import DAY_US, Histories
+from reco.features.history import Histories
 from reco.features.pairs import pairs
 from reco.models.metrics import Ranking, paired_bootstrap, rank_metrics
 from reco.models.scorer import Scorer
 from reco.models.simple import most_popular, personal_frequency, popularity
-from reco.tables import type_code
+from reco.terminal import Report
 from train.timeline import Timeline
 
 CHUNK: Final = 512
@@ -91,9 +90,7 @@ def judge_slice(
     return Slice(past, answers, seen, when, day, event_type, catalogue, known, repeats)
 
 
-def evaluate(
-    scorers: Mapping[str, Scorer], judged: Slice, k: int, progress: Callable[[str, int, int], None]
-) -> Verdict:
+def judge(scorers: Mapping[str, Scorer], judged: Slice, k: int, progress: Report) -> Verdict:
     """Judge the first scorer against the others and the simple rivals."""
     began = time.perf_counter()
     shown = {name: ranked(scorer, judged, k, progress) for name, scorer in scorers.items()}
@@ -124,9 +121,7 @@ def verdict(
     return Verdict(table, differences, bool(users) and not beaten_by, why, users, seconds)
 
 
-def ranked(
-    scorer: Scorer, judged: Slice, k: int, progress: Callable[[str, int, int], None]
-) -> npt.NDArray[np.int32]:
+def ranked(scorer: Scorer, judged: Slice, k: int, progress: Report) -> npt.NDArray[np.int32]:
     """Rows of the catalogue that a scorer shows each subscriber of the slice."""
     parts, n = [np.zeros((0, k), np.int32)], len(judged.past)
     for start in range(0, n, CHUNK):

@@ -7,7 +7,7 @@ since on a small machine the two would starve each other.
 
 import io
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from reco.features.history import Histories, from_events
 from reco.features.profile import profiles_of
 from reco.subscribers.store import SubscriberStore
 from reco.tables import user_bucket
+from reco.terminal import Report
 
 COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "quantity")
 PAGE: Final = 5_000
@@ -52,7 +53,7 @@ class Job:
     rating_from: float
 
 
-def materialise(job: Job, progress: Callable[[str, int, int], None]) -> list[Shard]:
+def materialise(job: Job, progress: Report) -> list[Shard]:
     """Shards of all buckets, by bucket."""
     members: list[list[str]] = [[] for _ in range(job.lake.buckets)]
     for user_id in subscribers(job.store):

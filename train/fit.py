@@ -6,7 +6,7 @@ same settings are fitted again on everything up to `as_of`, with the calibration
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,8 +31,9 @@ from reco.models.registry import Champion, champion, promote
 from reco.models.scorer import Scorer
 from reco.subscribers.store import SubscriberStore
 from reco.tables import item_keys, type_code
+from reco.terminal import Report
 from train.config import TrainConfig
-from train.evaluate import Verdict, evaluate, judge_slice
+from train.evaluate import Verdict, judge, judge_slice
 from train.examples import Job as ExampleJob
 from train.examples import Shard, join, materialise, read_shard
 from train.loop import LoopJob, train_loop_per_worker
@@ -40,7 +41,6 @@ from train.problem import cells
 from train.timeline import Timeline
 from train.tracking import Tracking
 
-Report = Callable[[str, int, int], None]
 LATER_STEPS: Final = 1000  # the final fit's metrics stand behind those of the validation fit
 
 
@@ -241,7 +241,20 @@ def gate(plan: Plan, old: Champion | None, progress: Report) -> Verdict:
     )
     if old is not None:
         scorers |= _old(old, plan)
-    return evaluate(scorers, judged, plan.job.config.k, progress)
+    return judge(scorers, judged, plan.job.config.k, progress)
+
+
+def evaluate(
+    config: TrainConfig, services: Services, lake: Lake, as_of: datetime | None, progress: Report
+) -> Verdict:
+    """The champion and its rivals on the last horizon before `as_of`; nothing is promoted.
+
+    A champion that learned from that horizon cannot be judged on it: the same settings are fitted
+    before it, and that fit is judged.
+    """
+    plan = prepare(config, services, lake, as_of, progress)
+    fit(plan.job, "validation fit", progress)
+    return gate(plan, champion(connect_redis(services.redis_url)), progress)
 
 
 def _old(old: Champion, plan: Plan) -> dict[str, Scorer]:

@@ -4,11 +4,9 @@ Takes a Job (plain data), gives an artifact in a directory. After each epoch it 
 a checkpoint, from which a replaced worker goes on.
 """
 
-import json
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +14,6 @@ import numpy as np
 import ray.train
 import ray.train.torch
 import torch
-from torch import nn
 
 from reco.catalogue import Catalogue
 from reco.events.lake import Lake

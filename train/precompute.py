@@ -5,7 +5,7 @@ Takes the online rows and the champion, gives one packed slate a subscriber with
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,8 +14,8 @@ import ray
 import ray.data
 
 from reco.catalogue import Catalogue
-from reco.embedded import Services, connect_redis
 from reco.database import open_database
+from reco.embedded import Services, connect_redis
 from reco.errors import NotFound
 from reco.events.lake import Lake
 from reco.features.online import OnlineStore
@@ -24,6 +24,7 @@ from reco.models.scorer import Scorer
 from reco.models.topk import pack
 from reco.subscribers.store import SubscriberStore
 from reco.tables import topk_key
+from reco.terminal import Report
 
 CHUNK: Final = 256
 TTL_S: Final = 6 * 3600
@@ -42,7 +43,7 @@ class PrecomputeSummary:
 
 
 def run(
-    services: Services, lake: Lake, progress: Callable[[str, int, int], None], *,
+    services: Services, lake: Lake, progress: Report, *,
     as_of: datetime | None = None, k: int = PLACES, ttl_s: int = TTL_S,
 ) -> PrecomputeSummary:  # fmt: skip
     """Store the top `k` of all subscribers for `ttl_s` seconds. `as_of`: of the online rows by default.

@@ -6,28 +6,32 @@ lake before that time and not from the online store, so what came later changes 
 
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import ray.data
 
 from reco.catalogue import Catalogue
+from reco.database import open_database
+from reco.embedded import Services, connect_redis
 from reco.errors import InputError, NotFound
 from reco.events.lake import Lake
 from reco.features.history import from_events
 from reco.features.profile import profiles_of
+from reco.models.registry import champion
 from reco.models.scorer import Scorer
-from reco.models.slates import Reason
+from reco.models.slates import Reason, Slates
 from reco.subscribers.store import SubscriberStore
 from reco.tables import RECOMMENDATIONS, user_bucket
+from reco.terminal import Report
 from train.examples import COLUMNS, subscribers, subscribers_of
 
 CHUNK: Final = 256
@@ -49,42 +53,78 @@ class RecommendSummary:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What every task shares. `items`: only these; `offers`: rows offer_id, item_id, ranked instead of items."""
+    """What every task shares.
+
+    items   only these; None for all
+    offers  rows offer_id, item_id: offers are ranked instead, each by the sum over its items
+    """
 
     lake: Lake
     store: SubscriberStore | None
     directory: str
     k: int
     as_of: datetime
-    items: frozenset[str] | None
-    offers: pl.DataFrame | None
-    novel_only: bool
+    items: frozenset[str] | None = None
+    offers: pl.DataFrame | None = None
+    novel_only: bool = False
+
+
+def ask(
+    services: Services, lake: Lake, out: Path, as_of: datetime, progress: Report, *,
+    users: str, k: int, items: Path | None = None, offers: Path | None = None, novel_only: bool = False,
+) -> RecommendSummary:  # fmt: skip
+    """Ask the champion; `users` is "all" or a file of ids, `items` and `offers` are files.
+
+    Raises NotFound without a champion, InputError when a file cannot be read or names nothing known.
+    """
+    model = champion(connect_redis(services.redis_url))
+    if model is None:
+        raise NotFound(
+            "There is no champion.", "No model was promoted yet.", "Run `reco train` first."
+        )
+    question = Question(
+        lake=lake,
+        store=SubscriberStore(open_database(services.database_url)),
+        directory=model.directory,
+        k=k,
+        as_of=as_of,
+        items=frozenset(read_ids(items, "item_id")) if items else None,
+        offers=read_offers(offers) if offers else None,
+        novel_only=novel_only,
+    )
+    who: Sequence[str] | Literal["all"] = (
+        "all" if users == "all" else read_ids(Path(users), "user_id")
+    )
+    return run(question, who, out, progress)
 
 
 def run(
-    question: Question,
-    users: Sequence[str] | Literal["all"],
-    out: Path,
-    progress: Callable[[str, int, int], None],
+    question: Question, users: Sequence[str] | Literal["all"], out: Path, progress: Report
 ) -> RecommendSummary:
     """Write `question.k` ranked items for each of `users`, or for everybody who is known.
 
     Raises NotFound without a model, InputError when none of the items is known.
     """
     began = time.perf_counter()
-    wanted = _by_bucket(question, users)
-    rows = [{"bucket": bucket, "users": ids} for bucket, ids in enumerate(wanted)]
-    shared = ray.put(question)
+    rows = [
+        {"bucket": bucket, "users": ids} for bucket, ids in enumerate(_by_bucket(question, users))
+    ]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Answerer,
-        fn_constructor_args=(shared, users == "all"),
-        compute=ray.data.ActorPoolStrategy(size=1),
+        fn_constructor_args=(question, users == "all"),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(rows)),
     )
     parts: dict[int, pl.DataFrame] = {}
     for row in dataset.iter_rows():
         parts[row["bucket"]] = pickle.loads(row["table"])
         progress("recommend", len(parts), len(rows))
     table = pl.concat([parts[bucket] for bucket in sorted(parts)]).sort("user_id", "rank")
+    if not len(table):
+        raise InputError(
+            "There is nothing to recommend.",
+            "No user is known, or none of the items that were asked for.",
+            "Check --users, --items and --offers against the imported tables.",
+        )
     write(table, out)
     return RecommendSummary(
         users=table["user_id"].n_unique(),
@@ -100,8 +140,8 @@ def run(
 class Answerer:
     """Answers a bucket at a time; holds the Scorer between buckets."""
 
-    def __init__(self, shared: "ray.ObjectRef[Question]", everybody: bool) -> None:
-        self.question: Question = ray.get(shared)
+    def __init__(self, question: Question, everybody: bool) -> None:
+        self.question = question
         self.everybody = everybody
         self.catalogue = Catalogue.of(self.question.lake.items())
         self.scorer = Scorer.load(self.question.directory, self.catalogue)
@@ -131,31 +171,103 @@ def answer(
     names = sorted({*users, *events["user_id"].unique()}) if everybody else sorted(users)
     tokens, flags = profiles_of(subscribers_of(question.store, names))
     histories = from_events(events, names, tokens, flags)
-    allowed = (
-        np.isin(catalogue.item_ids, list(question.items)) if question.items is not None else None
-    )
+    allowed = mask(question, catalogue)
+    depth = question.k if question.offers is None else OFFER_DEPTH
     parts = [empty()]
     for start in range(0, len(names), CHUNK):
         stop = min(start + CHUNK, len(names))
         part = histories.take(start, stop)
         slates = scorer.score(
-            part, question.as_of, question.k, allowed=allowed, novel_only=question.novel_only
+            part, question.as_of, depth, allowed=allowed, novel_only=question.novel_only
         )
-        row = catalogue.index.rows(slates.items)
-        user, place = np.nonzero(row >= 0)
-        parts.append(
-            pl.DataFrame(
-                {
-                    "user_id": np.asarray(names[start:stop], object)[user],
-                    "item_id": catalogue.item_ids[row[user, place]],
-                    "rank": (place + 1).astype(np.int32),
-                    "score": slates.scores[user, place],
-                    "reason": [Reason(r).name.lower() for r in slates.reasons[user, place]],
-                },
-                schema=empty().schema,
-            )
+        parts.append(as_rows(slates, names[start:stop], catalogue))
+    table = pl.concat(parts)
+    return (
+        table if question.offers is None else rank_offers(table, question.offers, names, question.k)
+    )
+
+
+def mask(question: Question, catalogue: Catalogue) -> npt.NDArray[np.bool_] | None:
+    """Rows of the catalogue that may be shown."""
+    wanted = question.items
+    if question.offers is not None:
+        held = frozenset(question.offers["item_id"])
+        wanted = held if wanted is None else wanted & held
+    return None if wanted is None else np.isin(catalogue.item_ids.astype(str), sorted(wanted))
+
+
+def as_rows(slates: Slates, names: Sequence[str], catalogue: Catalogue) -> pl.DataFrame:
+    """Slates as rows of tables.RECOMMENDATIONS."""
+    row = catalogue.index.rows(slates.items)
+    user, place = np.nonzero(row >= 0)
+    reasons = np.array([r.name.lower() for r in Reason], object)
+    columns = {
+        "user_id": np.asarray(names, object)[user],
+        "item_id": catalogue.item_ids[row[user, place]],
+        "rank": (place + 1).astype(np.int32),
+        "score": slates.scores[user, place],
+        "reason": reasons[slates.reasons[user, place]],
+    }
+    return pl.DataFrame(columns, schema=empty().schema)
+
+
+def rank_offers(
+    items: pl.DataFrame, offers: pl.DataFrame, names: Sequence[str], k: int
+) -> pl.DataFrame:
+    """Offers by the expected number of their items that a subscriber takes; the reason is that of the best item.
+
+    Offers of which nobody's item was scored stand last, in the order of their overall value.
+    """
+    pairs = items.join(offers, on="item_id").group_by("user_id", "offer_id").agg(
+        pl.col("score").sum(), pl.col("reason").sort_by("score").last()
+    )  # fmt: skip
+    overall = pairs.group_by("offer_id").agg(pl.col("score").sum().alias("overall"))
+    every = pl.DataFrame({"user_id": list(names)}, schema={"user_id": pl.String}).join(
+        offers.select("offer_id").unique(), how="cross"
+    )
+    ranked = (
+        every.join(pairs, on=["user_id", "offer_id"], how="left")
+        .join(overall, on="offer_id", how="left")
+        .with_columns(
+            pl.col("score", "overall").fill_null(0.0), pl.col("reason").fill_null("popular")
         )
-    return pl.concat(parts)
+        .sort("user_id", "score", "overall", "offer_id", descending=[False, True, True, False])
+        .with_columns((pl.int_range(pl.len()).over("user_id") + 1).cast(pl.Int32).alias("rank"))
+        .filter(pl.col("rank") <= k)
+    )
+    # A sum over items is no probability; it stays one for offers of a single item.
+    score = pl.col("score").clip(0, 1).cast(pl.Float32)
+    return ranked.select("user_id", pl.col("offer_id").alias("item_id"), "rank", score, "reason")
+
+
+def read_ids(path: Path, column: str) -> list[str]:
+    """Ids in a Parquet or CSV file with this column, or one a line."""
+    if path.suffix not in (".parquet", ".csv"):
+        return list(
+            dict.fromkeys(line.strip() for line in path.read_text().splitlines() if line.strip())
+        )
+    return _read(path, [column])[column].unique(maintain_order=True).to_list()
+
+
+def read_offers(path: Path) -> pl.DataFrame:
+    """Rows offer_id, item_id of a Parquet or CSV file."""
+    return _read(path, ["offer_id", "item_id"]).unique(maintain_order=True)
+
+
+def _read(path: Path, columns: list[str]) -> pl.DataFrame:
+    frame = (
+        pl.read_parquet(path)
+        if path.suffix == ".parquet"
+        else pl.read_csv(path, infer_schema=False)
+    )
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"{path} cannot be used.",
+            f"It lacks the columns {', '.join(missing)}.",
+            f"Give a file with {', '.join(columns)}.",
+        )
+    return frame.select(pl.col(name).cast(pl.String) for name in columns).drop_nulls()
 
 
 def empty() -> pl.DataFrame:

@@ -25,10 +25,10 @@ from safetensors.numpy import load_file, save_file
 from reco.errors import ModelMismatch, NotFound
 from reco.features.history import LAYOUT
 from reco.models.explore import EXPLORE_FEATURES
+from reco.models.item_statistics import ItemStatistics
 from reco.models.lookalike import Lookalike
 from reco.models.ranker import Calibration
 from reco.models.repeat import REPEAT_FEATURES
-from reco.models.item_statistics import ItemStatistics
 from reco.models.towers import Towers
 
 FORMAT: Final = 1

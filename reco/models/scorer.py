@@ -18,13 +18,11 @@ from reco.catalogue import Catalogue, KeyIndex
 from reco.features.history import NO_PROFILING, Histories, cutoff_day
 from reco.features.pairs import Pairs, pairs
 from reco.models.artifact import Artifact
-from reco.models.explore import Candidates, explore_matrix, retrieve
+from reco.models.explore import EXPLORE_FEATURES, Candidates, explore_matrix, retrieve
 from reco.models.ranker import Head
 from reco.models.repeat import REPEAT_FEATURES, repeat_matrix
-from reco.models.explore import EXPLORE_FEATURES
 from reco.models.slates import Reason, Rung, Slates
 from reco.models.taste import Known, Taste
-from reco.models.towers import Towers
 from reco.tables import item_keys, type_code
 
 Floats = npt.NDArray[np.float32]
@@ -97,7 +95,7 @@ class Scorer:
         tokens = np.where(
             (histories.flags & NO_PROFILING)[:, None] > 0, 0, histories.tokens
         ).astype(np.uint32)
-        picks = self._novel(p, known, taste, tokens, usable)
+        picks = self._novel(p, known, taste, tokens, usable, k)
         picks = self._blended(picks, known, tokens, usable, len(histories))
         if self.config.repeats and not novel_only:
             picks = picks.beside(self._repeats(p, known, taste, usable))
@@ -109,11 +107,17 @@ class Scorer:
         return there if allowed is None else there & allowed[np.maximum(self._catalogue_row, 0)]
 
     def _novel(
-        self, p: Pairs, known: Known, taste: Taste, tokens: npt.NDArray[np.uint32], usable: Mask
+        self,
+        p: Pairs,
+        known: Known,
+        taste: Taste,
+        tokens: npt.NDArray[np.uint32],
+        usable: Mask,
+        k: int,
     ) -> _Picks:
         users = self._towers.users(p, known, taste, tokens)
         bias = np.where(usable, self._towers.bias, np.float32(-1e9)).astype(np.float32)
-        found = retrieve(users, self._item, bias, known, self.config.candidates)
+        found = retrieve(users, self._item, bias, known, max(self.config.candidates, k))
         valid = found.valid
         owner, at = np.nonzero(valid)
         features = explore_matrix(owner, at, found, taste, self._stats)
