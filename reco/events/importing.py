@@ -13,14 +13,13 @@ import polars as pl
 from sqlalchemy.engine import Engine
 
 from reco.errors import ConfigError, InputError
-from reco.events.conversion import convert, to_text
 from reco.events.lake import Lake
 from reco.events.mapping import Mapping, check_expressions, check_names, renamed
 from reco.events.notes import what_is_missing
 from reco.events.quarantine import Quarantine
 from reco.events.reading import Source
 from reco.events.sinks import Sink, open_sink
-from reco.events.validation import UNREADABLE, check, first_reason
+from reco.events.validation import check, first_of, read_as
 from reco.tables import REQUIRED, TABLES
 
 MOST_BAD: Final = 0.5  # of the rows; more means that the mapping is wrong, not the rows
@@ -100,7 +99,8 @@ class _Import:
         wide = self._joined(raw)
         self._check_shape(raw)
         check_names(wide.columns, self._mapping)
-        cast, reasons = _cast(wide, self._mapping)
+        read = read_as(wide, self._mapping.cast, self._mapping)
+        cast = wide.with_columns(read.rows)
         check_expressions(cast, self._mapping)
         try:
             keep = ~_dropped(cast, self._mapping)
@@ -114,7 +114,7 @@ class _Import:
                 str(error).splitlines()[0],
                 "Use `cast: {column: number}`, which quarantines what cannot be read, or `ignore`.",
             ) from error
-        reasons = pl.select(pl.coalesce(reasons.filter(keep), checked.reasons)).to_series()
+        reasons = first_of(read.reasons.filter(keep), checked.reasons)
         self._quarantine.add(raw.filter(keep), reasons)
         self._sink.add(checked.rows.filter(reasons.is_null()))
         self._given |= set(frame.columns)
@@ -185,24 +185,6 @@ class _Import:
                 f"never changes, `constants: {{{missing[0]}: …}}`. "
                 f"Known columns are {', '.join(TABLES[table].names)}.",
             )
-
-
-def _cast(raw: pl.DataFrame, mapping: Mapping) -> tuple[pl.DataFrame, pl.Series]:
-    """The columns of `cast` as their types, and the reason of each row that has none."""
-    cast = raw.with_columns(
-        convert(pl.col(name), raw.schema[name], kind, mapping)
-        for name, kind in mapping.cast.items()
-    )
-    there = raw.select(
-        to_text(pl.col(name), raw.schema[name]).is_not_null().alias(f"has {name}")
-        for name in mapping.cast
-    )
-    rules = [
-        (UNREADABLE[kind].format(name), pl.col(f"has {name}") & pl.col(name).is_null())
-        for name, kind in mapping.cast.items()
-        if kind in UNREADABLE
-    ]
-    return cast, first_reason(pl.concat([cast, there], how="horizontal"), rules)
 
 
 def _dropped(raw: pl.DataFrame, mapping: Mapping) -> pl.Series:

@@ -1,6 +1,6 @@
 """From a source row to a row of reco.tables, or to the reason why it is none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -9,7 +9,8 @@ import polars as pl
 
 from reco.events.attributes import is_json_object, with_attributes
 from reco.events.conversion import convert, kind_of, to_text
-from reco.events.mapping import Mapping
+from reco.events.mapping import Kind
+from reco.events.mapping import Mapping as Rules
 from reco.tables import REQUIRED, TABLES
 
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
@@ -30,32 +31,41 @@ class Checked:
     reasons: pl.Series
 
 
-def check(frame: pl.DataFrame, mapping: Mapping) -> Checked:
+def read_as(frame: pl.DataFrame, kinds: Mapping[str, Kind], rules: Rules) -> Checked:
+    """The columns of `kinds` as those kinds; refused is a row with a value that cannot be read."""
+    read = frame.select(
+        convert(pl.col(name), frame.schema[name], kind, rules).alias(name)
+        for name, kind in kinds.items()
+    )
+    filled = frame.with_columns(
+        to_text(pl.col(name), frame.schema[name]).is_not_null().alias(f"filled {name}")
+        for name in kinds
+    )
+    unreadable = [
+        (UNREADABLE[kind].format(name), pl.col(f"filled {name}") & pl.col(name).is_null())
+        for name, kind in kinds.items()
+        if kind in UNREADABLE
+    ]
+    return Checked(read, _first_reason(filled.with_columns(read.get_columns()), unreadable))
+
+
+def check(frame: pl.DataFrame, rules: Rules) -> Checked:
     """Rows under our names (mapping.renamed) as our types, further columns in `attributes`.
 
     Columns of the table that the source lacks are left out, so that a merge keeps what is known.
     """
-    schema = TABLES[mapping.table]
-    given = [f for f in schema if f.name in frame.columns and f.name != "attributes"]
-    kinds = {field.name: kind_of(field) for field in given}
-    typed = frame.select(
-        convert(pl.col(name), frame.schema[name], kind, mapping).alias(name)
-        for name, kind in kinds.items()
-    )
-    typed = with_attributes(typed, frame, schema.names)
-    present = frame.select(
-        to_text(pl.col(name), frame.schema[name]).is_not_null().alias(f"has {name}")
-        for name, kind in kinds.items()
-        if kind in UNREADABLE
-    )
-    rules = [*_missing(mapping.table, typed.columns)]
-    rules += [
-        (UNREADABLE[kind].format(name), pl.col(f"has {name}") & pl.col(name).is_null())
-        for name, kind in kinds.items()
-        if kind in UNREADABLE
-    ]
-    rules += _bounds(typed)
-    return Checked(typed, first_reason(pl.concat([typed, present], how="horizontal"), rules))
+    schema = TABLES[rules.table]
+    kinds = {f.name: kind_of(f) for f in schema if f.name in frame.columns}
+    kinds.pop("attributes", None)
+    read = read_as(frame, kinds, rules)
+    rows = with_attributes(read.rows, frame, schema.names)
+    wrong = _first_reason(rows, [*_missing(rules.table, rows.columns), *_bounds(rows)])
+    return Checked(rows, first_of(read.reasons, wrong))
+
+
+def first_of(*reasons: pl.Series) -> pl.Series:
+    """Of each row the first reason that there is."""
+    return pl.select(pl.coalesce(*reasons).alias("reason")).to_series()
 
 
 def _missing(table: str, columns: Sequence[str]) -> list[Rule]:
@@ -97,8 +107,7 @@ def _returns(columns: Sequence[str]) -> list[Rule]:
     return rules
 
 
-def first_reason(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.Series:
-    """The reason of the first rule that holds for a row, null where none does."""
+def _first_reason(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.Series:
     whens = [pl.when(holds).then(pl.lit(reason)) for reason, holds in rules]
     if not whens:
         return pl.Series("reason", [None] * len(frame), dtype=pl.String)
