@@ -86,10 +86,8 @@ class Ledger:
 
     def claim(self, campaign_id: str, limit: int, lease_s: float = LEASE_S) -> Claim:
         """Take up to `limit` deliveries: first the deferred ones that are due, then the queued."""
-        rows = self._fetch(
-            ledger_sql.CLAIM, {"campaign": campaign_id, "limit": limit, "lease_s": lease_s}
-        )
-        return _claim(rows)
+        values = {"campaign": campaign_id, "limit": limit, "lease_s": lease_s}
+        return _claim(self._fetch(ledger_sql.CLAIM, values))
 
     def claim_these(
         self, campaign_id: str, users: Sequence[str], lease_s: float = LEASE_S
