@@ -19,7 +19,7 @@ from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.database import open_database
 from reco.embedded import Services
-from reco.errors import RecoError
+from reco.errors import Conflict, RecoError
 from reco.events.lake import Lake
 from reco.subscribers.store import SubscriberStore
 from render.compile import compile_template
@@ -144,12 +144,12 @@ class Run:
                 audience = pool.submit(enqueue, self._campaign, self._subscribers, self._ledger)
                 state = self._watch(audience, closes_at)
         except RecoError as error:
-            self._store.move(self._campaign.id, CampaignState.PAUSED, str(error.what))
+            self._move(CampaignState.PAUSED, f"{error.what} {error.why}".strip())
             raise
         finally:
             self._crew.dismiss()
         if state is CampaignState.RUNNING:
-            state = self._store.move(self._campaign.id, CampaignState.FINISHED).state
+            state = self._move(CampaignState.FINISHED)
         return self._summary(state, time.monotonic() - begun)
 
     def _watch(self, audience: "Future[int]", closes_at: datetime | None) -> CampaignState:
@@ -170,6 +170,13 @@ class Run:
                 self._close()
             self._recover()
             time.sleep(POLL_S)
+
+    def _move(self, to: CampaignState, note: str | None = None) -> CampaignState:
+        """Change the state, unless an operator or another driver was faster."""
+        try:
+            return self._store.move(self._campaign.id, to, note).state
+        except Conflict:
+            return self._store.get(self._campaign.id).state
 
     def _close(self) -> None:
         """The window is over: whoever still waits gets no mail."""

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import ray
 import structlog
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from serve.latency import Latencies
 from serve.senders import SenderActor, SenderOrder
@@ -31,6 +31,8 @@ class Crew:
             actor = self._work.pop(work)
             try:
                 ray.get(work)
+            except RayTaskError as error:
+                raise error.cause from None
             except RayActorError as error:
                 log.warning("a sender died and starts again", why=str(error).splitlines()[0])
             self._work[actor.work.remote()] = actor

@@ -6,11 +6,14 @@ being lost.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 from ray import serve
+from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from serve.chunks import Assembled, Recommended, Request, ScoredChunk
@@ -45,13 +48,15 @@ class Graph:
         when the campaign's template cannot be used.
         """
         features, picked = await self._picked(request)
-        assembled: Assembled = await self.renderer.make.remote(features, picked)
+        with _as_raised():
+            assembled: Assembled = await self.renderer.make.remote(features, picked)
         return assembled
 
     async def recommend(self, request: Request) -> Recommended:
         """The slates of a chunk in words. Raises ServiceUnavailable as `assemble` does."""
         features, picked = await self._picked(request)
-        recommended: Recommended = await self.renderer.describe.remote(features, picked)
+        with _as_raised():
+            recommended: Recommended = await self.renderer.describe.remote(features, picked)
         return recommended
 
     async def _picked(self, request: Request) -> tuple[Any, Any]:
@@ -73,3 +78,15 @@ class Graph:
         except Exception as error:  # noqa: BLE001 - however the scorer fails, the mail goes out
             log.warning("the scorer does not answer", error=str(error))
             return None, SCORER_DOWN
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    """Raise what a replica raised, without the coats that Ray puts on it, one a stage."""
+    try:
+        yield
+    except RayTaskError as error:
+        cause: BaseException = error
+        while isinstance(cause, RayTaskError):
+            cause = cause.cause
+        raise cause from None

@@ -1,4 +1,4 @@
-"""The application for the time of a command: the one that runs in this cluster, else one of its own."""
+"""The application for the time of a command: the one in this cluster, else one of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def application(args: AppArgs) -> Iterator[None]:
     try:
         yield
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _runs() -> bool:

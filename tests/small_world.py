@@ -74,8 +74,10 @@ def events() -> pl.DataFrame:
 
 
 @contextmanager
-def small_world(services: Services) -> Iterator[World]:
-    """The shop in the stores of `services`; whatever they held is gone."""
+def small_world(services: Services, more: int = 0) -> Iterator[World]:
+    """The shop in the stores of `services`, with `more` subscribers x0000, x0001, … who never
+    bought; whatever the stores held is gone.
+    """
     client = connect_redis(services.redis_url)
     client.flushdb()
     engine = open_database(services.database_url)
@@ -84,7 +86,7 @@ def small_world(services: Services) -> Iterator[World]:
         connection.exec_driver_sql(f"truncate {tables}")
     lake = Lake(services.lake)
     lake.write_items(items())
-    _people(engine, services)
+    _people(engine, services, more)
     online = OnlineStore(client)
     online.load(USERS, from_events(events(), USERS))
     online.write_meta(
@@ -113,8 +115,8 @@ def campaign(campaign_id: str = "spring", **changes: object) -> Campaign:
     return Campaign.model_validate(settings | changes)
 
 
-def _people(engine: Engine, services: Services) -> None:
-    rows = [
+def _people(engine: Engine, services: Services, more: int) -> None:
+    rows: list[dict[str, object]] = [
         {
             "user_id": user,
             "email": None if user == NO_ADDRESS else f"{user}@mail.example",
@@ -124,6 +126,7 @@ def _people(engine: Engine, services: Services) -> None:
         }
         for i, user in enumerate(USERS)
     ]
+    rows += [{"user_id": f"x{i:04d}", "email": f"x{i:04d}@mail.example"} for i in range(more)]
     store = SubscriberStore(engine)
     store.upsert(_table(rows, pl.from_arrow(SUBSCRIBERS_TABLE.empty_table()).schema))
     with engine.begin() as connection:

@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 
 from reco.embedded import Services
 from reco.models.slates import Rung
-from reco.rules.caps import Caps
-from reco.subscribers.store import SubscriberStore
-from reco.subscribers.suppression import SuppressionList
 from reco.tables import item_keys
-from serve.assembling import MailMaker
-from serve.chunks import Assembled, Choice, FeatureChunk, Mode, Request, delivery_id, recipient_of
-from serve.fresh import FreshSlates
-from serve.picking import Picker, unscored
-from serve.reading import Reader
-from serve.scoring import Scoring
-from serve.segments import Segments
+from serve.chunks import Choice, FeatureChunk, Mode, Request, delivery_id, recipient_of
+from serve.picking import unscored
 from tests.small_world import (
     MAILED,
     NO_PROFILING,
@@ -34,33 +26,13 @@ from tests.small_world import (
     campaign,
     small_world,
 )
+from tests.stages import Stages
 
 
 @pytest.fixture(scope="module")
 def world(services: Services) -> Iterator[World]:
     with small_world(services) as world:
         yield world
-
-
-class Stages:
-    """The four plain stages, one after the other, without a model."""
-
-    def __init__(self, world: World) -> None:
-        services, client = world.services, world.online._redis
-        self.reader = Reader(
-            SubscriberStore(world.engine),
-            SuppressionList(world.engine, services.link_key),
-            world.online,
-            FreshSlates(client),
-            Segments(world.catalogue),
-        )
-        self.scoring = Scoring(world.catalogue)
-        self.picker = Picker(world.catalogue, world.online, Caps(client))
-        self.maker = MailMaker(world.catalogue, services.link_key, services.public_url)
-
-    def assemble(self, request: Request) -> Assembled:
-        chunk = self.reader.read(request)
-        return self.maker.make(chunk, self.picker.pick(chunk, self.scoring.score(chunk)))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,221 @@
+"""One sender on real stores and a real relay: every fault ends in the right state."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from reco.campaigns.ledger import Ledger
+from reco.campaigns.smtp import SmtpPool
+from reco.embedded import Services
+from reco.errors import ServiceUnavailable
+from reco.features.history import day_of
+from reco.rules.caps import Caps
+from reco.subscribers.suppression import SuppressionList, SuppressionReason
+from serve.chunks import Assembled, Choice, Request
+from serve.metrics import Meters
+from serve.picking import showing_of
+from serve.sender import Sender
+from tests.small_world import MAILED, USERS, WITHHELD, World, campaign, small_world
+from tests.smtpd import SmtpSink
+from tests.stages import Stages
+
+CAPPED = {"frequency_cap": {"times": 1, "days": 7}}
+
+
+@pytest.fixture
+def world(services: Services) -> Iterator[World]:
+    with small_world(services) as world:
+        yield world
+
+
+class Post:
+    """A campaign in the ledger, and senders for it."""
+
+    def __init__(self, world: World, sink_url: str, **changes: object) -> None:
+        self.world = world
+        self.campaign = campaign(**changes)
+        self.stages = Stages(world)
+        self.sink_url = sink_url
+        self.ledger = Ledger(world.services.database_url)
+        self.ledger.enqueue(self.campaign.id, [(user, "personal") for user in USERS])
+
+    @asynccontextmanager
+    async def sender(self, assemble=None) -> AsyncIterator[Sender]:
+        pool = SmtpPool(self.sink_url, connections=4, timeout_s=10)
+        async with pool:
+            yield Sender(
+                self.campaign,
+                assemble or self.assemble,
+                self.ledger,
+                pool,
+                Caps(self.world.online._redis),
+                Meters(),
+                started_at=datetime.now(UTC),
+            )
+
+    async def assemble(self, request: Request) -> Assembled:
+        return await asyncio.to_thread(self.stages.assemble, request)
+
+    async def send_all(self) -> dict[str, int]:
+        """Run a sender until nothing can be claimed."""
+        async with self.sender() as sender:
+            work = asyncio.create_task(sender.run())
+            while not work.done() and self._open():  # noqa: ASYNC110 - the ledger rings no bell
+                await asyncio.sleep(0.02)
+            sender.stop()
+            await work
+        return {s: n for s, n in self.ledger.counts(self.campaign.id).items() if n}
+
+    def _open(self) -> bool:
+        counts = self.ledger.counts(self.campaign.id)
+        return any(counts[state] for state in ("queued", "claimed", "handing_off"))
+
+
+@pytest.fixture
+def post(world: World, smtp_sink: SmtpSink) -> Iterator[Post]:
+    post = Post(world, smtp_sink.url, rules=CAPPED)
+    with post.ledger:
+        yield post
+
+
+def recipients(sink: SmtpSink) -> list[str]:
+    return sorted(message.rcpt_to.partition("@")[0] for message in sink.messages)
+
+
+async def test_everybody_gets_one_mail_or_a_reason(post, smtp_sink):
+    counts = await post.send_all()
+
+    assert counts == {"accepted": len(MAILED), "suppressed": len(WITHHELD)}
+    assert recipients(smtp_sink) == MAILED
+    rows = post.ledger.rows(post.campaign.id)
+    reasons = dict(
+        rows.filter(rows["state"] == "suppressed").select("user_id", "reply").iter_rows()
+    )
+    assert reasons == WITHHELD
+    accepted = rows.filter(rows["state"] == "accepted")
+    assert accepted["items"].list.len().unique().to_list() == [3]
+    assert accepted["message_id"].n_unique() == len(MAILED)
+
+
+async def test_the_envelope_names_the_delivery_so_that_bounces_find_it(post, smtp_sink):
+    await post.send_all()
+
+    senders = {message.mail_from for message in smtp_sink.messages}
+    assert len(senders) == len(MAILED)
+    assert all(sender.startswith("bounces+") for sender in senders)
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [
+        ("mailbox_unavailable", "failed"),
+        ("mailbox_full", "failed"),
+        ("mailbox_busy", "deferred"),
+        ("disconnect_before_reply", "uncertain"),
+    ],
+)
+async def test_each_fault_ends_in_its_state_and_touches_nobody_else(post, smtp_sink, fault, state):
+    smtp_sink.fault(fault, times=1, recipient="u10@mail.example")
+
+    counts = await post.send_all()
+
+    assert counts == {"accepted": len(MAILED) - 1, "suppressed": len(WITHHELD), state: 1}
+    arrived = recipients(smtp_sink)
+    assert arrived.count("u10") == (1 if state == "uncertain" else 0)
+    assert [user for user in arrived if user != "u10"] == [u for u in MAILED if u != "u10"]
+
+
+async def test_a_failed_mail_gives_its_showings_back(post, smtp_sink, world):
+    smtp_sink.fault("mailbox_unavailable", recipient="u10@mail.example")
+    await post.send_all()
+    showing = showing_of(Choice.of(campaign("next", rules=CAPPED)), day_of(datetime.now(UTC)))
+    assert showing
+
+    rows = post.ledger.rows(post.campaign.id)
+    free = {}
+    for user in ("u10", "u11"):
+        keys = world.catalogue.keys[:20].reshape(1, -1)
+        chosen = Caps(world.online._redis).choose(showing, [user], keys, 3, reserve=False)
+        free[user] = chosen[0, :3].all()
+
+    assert len(rows) == len(USERS)
+    assert free == {"u10": True, "u11": False}
+
+
+async def test_an_opt_out_after_the_claim_is_respected(post, smtp_sink, world):
+    claim = post.ledger.claim(post.campaign.id, 100)
+    SuppressionList(world.engine, world.services.link_key).add(
+        ["u12@mail.example"], SuppressionReason.COMPLAINT, "test"
+    )
+
+    async with post.sender() as sender:
+        await sender.send_chunk(claim)
+
+    assert "u12" not in recipients(smtp_sink)
+
+
+async def test_what_cannot_be_assembled_goes_back_and_the_sender_stops(post, smtp_sink):
+    async def broken(request: Request) -> Assembled:
+        raise ServiceUnavailable("PostgreSQL does not answer.")
+
+    async with post.sender(broken) as sender:
+        with pytest.raises(ServiceUnavailable):
+            await sender.run()
+
+    assert post.ledger.counts(post.campaign.id)["queued"] == len(USERS)
+    assert not smtp_sink.messages
+
+
+async def test_an_unreachable_relay_stops_the_sender_before_it_claims(world):
+    post = Post(world, "smtp://127.0.0.1:1")
+    with post.ledger, pytest.raises(ServiceUnavailable, match="does not answer"):
+        async with post.sender() as sender:
+            await sender.run()
+
+    assert post.ledger.counts(post.campaign.id)["queued"] == len(USERS)
+    post.ledger.close()
+
+
+async def test_a_claim_that_was_lost_sends_nothing(post, smtp_sink):
+    stale = post.ledger.claim(post.campaign.id, 100, lease_s=0)
+    post.ledger.recover(post.campaign.id)
+    fresh = post.ledger.claim(post.campaign.id, 100)
+
+    async with post.sender() as sender:
+        await asyncio.gather(sender.send_chunk(stale), sender.send_chunk(fresh))
+
+    assert recipients(smtp_sink) == MAILED
+
+
+async def test_timings_name_every_stage(post):
+    async with post.sender() as sender:
+        await sender.send_chunk(post.ledger.claim(post.campaign.id, 100))
+
+    stages = {timing.stage for timing in sender.timings}
+    assert stages == {"features", "scorer", "rules", "renderer", "assemble", "ledger", "smtp"}
+
+
+async def test_a_rate_is_kept(world, smtp_sink):
+    post = Post(world, smtp_sink.url)
+    post.ledger.enqueue("other", [])
+    begun = datetime.now(UTC)
+    pool = SmtpPool(smtp_sink.url, connections=4)
+    with post.ledger:
+        async with pool:
+            sender = Sender(
+                post.campaign,
+                post.assemble,
+                post.ledger,
+                pool,
+                Caps(world.online._redis),
+                Meters(),
+                started_at=begun,
+                rate_per_s=20,
+            )
+            await sender.send_chunk(post.ledger.claim(post.campaign.id, 100))
+
+    # 37 mails at 20/s with a burst of 20 need at least 17 / 20 s; a lower bound cannot flake.
+    assert datetime.now(UTC) - begun >= timedelta(seconds=0.8)
