@@ -1,15 +1,19 @@
 """The SMTP pool against a real recording server and its faults."""
 
 import asyncio
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import uvloop
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import Envelope
+from aiosmtpd.smtp import AuthResult, Envelope
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -370,3 +374,62 @@ def test_a_wrong_address_is_refused_without_its_password(url: str) -> None:
         Relay.of(url)
 
     assert "secret" not in str(caught.value)
+
+
+OPENSSL = shutil.which("openssl")
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[tuple[str, str, _Collector]]:
+    """Addresses of a server behind TLS and of one that asks for STARTTLS and a login."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = f"{OPENSSL} req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=sink"
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    collector, login = _Collector(), AuthResult(success=True)
+    wrong = AuthResult(success=False, handled=False)
+
+    def authenticator(server: Any, session: Any, envelope: Any, how: str, who: Any) -> AuthResult:
+        return login if who.password == b"s:cret" else wrong
+
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        ports = one.getsockname()[1], two.getsockname()[1]
+    servers = [
+        Controller(collector, hostname="127.0.0.1", port=ports[0], ssl_context=context),
+        Controller(
+            collector,
+            hostname="127.0.0.1",
+            port=ports[1],
+            tls_context=context,
+            require_starttls=True,
+            auth_required=True,
+            authenticator=authenticator,
+        ),
+    ]
+    for server in servers:
+        server.start()
+    yield f"smtps://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", collector
+    for server in servers:
+        server.stop()
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificate")
+async def test_mail_goes_over_tls_and_after_a_login(secured: tuple[str, str, _Collector]) -> None:
+    tls, host, collector = secured
+    large = MAIL + (b"x" * 998 + b"\r\n") * 2_000
+    async with SmtpPool(f"{tls}?verify=no") as pool:
+        await pool.send(FROM, TO, large)
+    login = f"smtp://ann:s%3Acret@{host}?starttls=always&verify=no"
+    async with SmtpPool(login) as pool:
+        await pool.send(FROM, TO, MAIL)
+
+    assert collector.mails == [large, MAIL]
+    with pytest.raises(ServiceUnavailable, match="certificate"):
+        await SmtpPool(tls).open()
+    with pytest.raises(ServiceUnavailable, match="refuses to log in"):
+        await SmtpPool(login.replace("s%3Acret", "guess")).open()
