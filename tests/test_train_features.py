@@ -1,11 +1,13 @@
 """The features stage on real servers and a real cluster, with the committed slice."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import ray
 import redis as redis_client
 
 from reco.errors import NotFound, ServiceUnavailable
@@ -14,12 +16,12 @@ from reco.features.definitions import ITEM_FEATURES, USER_FEATURES
 from reco.features.history import NO_PROFILING, from_events
 from reco.features.online import OnlineStore
 from reco.features.profile import tokens_of
-from reco.features.table import read_user_table, table_name
+from reco.features.table import read_user_table, table_name, users_name
 from reco.processes import free_port
 from reco.subscribers.store import SubscriberStore
 from reco.tables import item_keys
 from tests.feature_events import fill, slice_events, slice_items
-from train import features
+from train import cluster, features
 
 AS_OF = datetime(2017, 12, 4, tzinfo=UTC)
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -54,7 +56,8 @@ def test_tables_hold_everybody_before_the_time_and_every_item(lake, events, item
     assert table["item_id"].to_list() == sorted(items["item_id"])
     assert (summary.users, summary.events) == (len(users), len(before))
     assert summary.items == len(items)
-    assert summary.tables[-1] == "features/as_of=2017-12-04T000000/items"
+    folder = "features/as_of=2017-12-04T000000"
+    assert summary.tables == [f"{folder}/users", f"{folder}/items"]
     assert seen == [("features", done, lake.buckets) for done in range(1, lake.buckets + 1)]
 
 
@@ -88,12 +91,14 @@ def test_nothing_at_or_after_the_time_changes_a_byte(tmp_path, events, items, fa
     }[fate]
     before = fill(Lake(str(tmp_path / "a")), events, items)
     after = fill(Lake(str(tmp_path / "b")), pl.concat([events.filter(~later), changed]), items)
-    made = features.run(before, None, None, AS_OF, silent)
-    again = features.run(after, None, None, AS_OF, silent)
+    features.run(before, None, None, AS_OF, silent)
+    features.run(after, None, None, AS_OF, silent)
 
     assert len(future) > 1000
-    assert made.tables == again.tables
-    for name in made.tables:
+    for name in [
+        table_name(AS_OF, "items"),
+        *(users_name(AS_OF, b) for b in range(before.buckets)),
+    ]:
         a, b = (Path(lake.path(f"{name}.parquet")).read_bytes() for lake in (before, after))
         assert a == b, name
 
@@ -160,3 +165,29 @@ def test_a_store_that_is_away_ends_the_run_with_one_clear_error(lake, events, it
 
     with pytest.raises(ServiceUnavailable, match="RECO_REDIS_URL"):
         features.run(fill(lake, events, items), None, away, AS_OF, silent)
+
+
+def test_a_shop_without_items_still_has_user_features(lake, events):
+    lake.append(events)
+    summary = features.run(lake, None, None, AS_OF, silent)
+    users = read_user_table(lake, AS_OF)
+
+    assert summary.items == 0
+    assert users["count_purchase_90d"].sum() > 1000
+    assert users["category_1"].unique().to_list() == [-1]
+    assert users["price_band_mean"].null_count() == len(users)
+
+
+def test_a_cluster_that_is_in_use_is_left_running(services):
+    with cluster.connect(services):
+        pass
+
+    assert ray.is_initialized()
+
+
+def test_names_that_the_submitted_job_sets_are_left_to_it(monkeypatch):
+    job = {"runtime_env": {"env_vars": {"RECO_LAKE": "/theirs"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+
+    ours = {"RECO_LAKE": "/ours", "RECO_HOME": "/home"}
+    assert cluster.workers_environment(ours) == {"RECO_HOME": "/home"}

@@ -36,7 +36,7 @@ def connect(services: Services, *, verbose: bool = False, bars: bool = False) ->
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    env_vars = _without_the_jobs(services.environment())
+    env_vars = workers_environment(services.environment())
     try:
         if address:
             _init(address=address, runtime_env={"env_vars": env_vars}, log_to_driver=verbose)
@@ -69,7 +69,7 @@ def _init(**arguments: Any) -> None:
         ) from error
 
 
-def _without_the_jobs(environment: dict[str, str]) -> dict[str, str]:
+def workers_environment(environment: dict[str, str]) -> dict[str, str]:
     """What the submitted job does not set itself: Ray refuses a name that both set."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     theirs = (job.get("runtime_env") or {}).get("env_vars", {})

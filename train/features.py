@@ -88,17 +88,7 @@ def run(
     """
     began = time.perf_counter()
     catalogue = Catalogue.of(lake.items())
-    types = lake.manifest().types()
-    if not types:
-        raise NotFound(
-            "There are no features without events.",
-            f"The lake at {lake.path()} holds none.",
-            "Run `reco import events FILE...` first.",
-        )
-    context = Context(
-        cutoff_day(as_of), ItemFacts.of(catalogue), type_code(target or strongest(types))
-    )
-    job = Job(lake, store, online, as_of, context)
+    job = Job(lake, store, online, as_of, _context(lake, catalogue, as_of, target))
     counts, users, events = ItemCounts(len(catalogue)), 0, 0
     for done, part in enumerate(_map_buckets(job), start=1):
         counts.add(part.items)
@@ -106,13 +96,26 @@ def run(
         progress("features", done, lake.buckets)
     if online is not None:
         online.write_meta(FeaturesMeta(as_of, users, popular_keys(catalogue, counts, POPULAR)))
-    items = read_all(ITEM_FEATURES, ItemView.of(catalogue, counts, context.as_of_day))
     # Written last: where it lies, the user tables are complete.
-    tables = [users_name(as_of, bucket) for bucket in range(lake.buckets)]
-    tables.append(table_name(as_of, "items"))
+    name = table_name(as_of, "items")
+    values = read_all(ITEM_FEATURES, ItemView.of(catalogue, counts, job.context.as_of_day))
     ids = catalogue.frame.select("item_id")
-    lake.write_table(tables[-1], ids.hstack(frame_of(items, ITEM_FEATURES)))
-    return FeatureSummary(as_of, users, events, len(catalogue), time.perf_counter() - began, tables)
+    lake.write_table(name, ids.hstack(frame_of(values, ITEM_FEATURES)))
+    seconds = time.perf_counter() - began
+    tables = [table_name(as_of, "users"), name]
+    return FeatureSummary(as_of, users, events, len(catalogue), seconds, tables)
+
+
+def _context(lake: Lake, catalogue: Catalogue, as_of: datetime, target: str | None) -> Context:
+    types = lake.manifest().types()
+    if not types:
+        raise NotFound(
+            "There are no features without events.",
+            f"The lake at {lake.path()} holds none.",
+            "Run `reco import events FILE...` first.",
+        )
+    wanted = type_code(target or strongest(types))
+    return Context(cutoff_day(as_of), ItemFacts.of(catalogue), wanted)
 
 
 def build_bucket(job: Job, bucket: int, members: Sequence[str]) -> BucketResult:

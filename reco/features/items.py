@@ -15,8 +15,10 @@ BANDS: Final = 5  # price bands: fifths of the catalogue
 class ItemFacts:
     """Arrays over the m rows of a catalogue; they travel to workers without a copy.
 
-    category    int32 [m]    code (Catalogue.category), -1 where there is none
-    price_band  int8 [m]     fifth of the catalogue by price, 0..4; -1 where the price is unknown
+    One more row at the end stands for items that the catalogue lacks: row -1 of the index finds it.
+
+    category    int32 [m + 1]    code (Catalogue.category), -1 where there is none
+    price_band  int8 [m + 1]     fifth of the catalogue by price, 0..4; -1 where it is unknown
     """
 
     index: KeyIndex
@@ -24,12 +26,17 @@ class ItemFacts:
     price_band: npt.NDArray[np.int8]
 
     def __len__(self) -> int:
-        return len(self.category)
+        return len(self.category) - 1
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> "ItemFacts":
         """Facts of a catalogue."""
-        return cls(catalogue.index, catalogue.category, price_bands(catalogue.price))
+        bands = price_bands(catalogue.price)
+        return cls(
+            catalogue.index,
+            np.append(catalogue.category, np.int32(-1)),
+            np.append(bands, np.int8(-1)),
+        )
 
 
 def price_bands(price: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:

@@ -101,8 +101,7 @@ class View:
     @cached_property
     def categories(self) -> tuple[Doubles, Doubles]:
         """Codes (-1: none) and shares [n, TOP_CATEGORIES] of the best liked, by decayed count."""
-        weight, row = self._weight, self.item_row
-        code = np.where(row >= 0, self.context.items.category[row], -1)
+        weight, code = self._weight, self.context.items.category[self.item_row]
         known = code >= 0
         width = int(code.max(initial=0)) + 1
         liked = sp.coo_array(
@@ -123,9 +122,7 @@ class View:
     @cached_property
     def price_bands(self) -> Doubles:
         """Decayed count [n, BANDS] of what was bought in each price band."""
-        band = np.where(
-            self.item_row >= 0, self.context.items.price_band[self.item_row], -1
-        ).astype(np.int64)
+        band = self.context.items.price_band[self.item_row].astype(np.int64)
         known = band >= 0
         place = self.pairs.owner[known] * BANDS + band[known]
         return _sums(place, self._weight[known], self.n * BANDS).reshape(self.n, BANDS)
