@@ -513,6 +513,20 @@ def test_instacart_joins_its_orders_and_has_no_times(lake: Lake, tmp_path: Path)
     assert (row["user_id"], row["basket_id"], row["timestamp"]) == ("202279", "2", None)
 
 
+def test_a_file_to_join_that_does_not_fit_is_one_error(lake: Lake, tmp_path: Path) -> None:
+    source = written(tmp_path / "e.csv", HEADER, GOOD)
+    rules = mapping(join={"other.csv": "user_id"})
+
+    with pytest.raises(InputError, match="does not exist"):
+        importing(lake, source, rules=rules)
+    written(tmp_path / "other.csv", "user_id,x")
+    with pytest.raises(InputError, match="no rows to join"):
+        importing(lake, source, rules=rules)
+    written(tmp_path / "other.csv", "customer,x", "u1,2")
+    with pytest.raises(ConfigError, match="cannot be joined on user_id"):
+        importing(lake, source, rules=rules)
+
+
 def test_movielens_amazon_and_taobao(lake: Lake, tmp_path: Path) -> None:
     ratings = written(tmp_path / "r.csv", "userId,movieId,rating,timestamp", "1,2,3.5,1112486027")
     clicks = written(tmp_path / "UserBehavior.csv", "1,2268318,2520377,pv,1511544070")
@@ -539,25 +553,22 @@ def test_movielens_amazon_and_taobao(lake: Lake, tmp_path: Path) -> None:
     assert everything(lake)["timestamp"].dt.year().sort().to_list() == [2005, 2017, 2020]
 
 
-def test_a_european_csv(lake: Lake, tmp_path: Path) -> None:
-    lines = ["Kunde;Datum;Artikel;Betrag", "Müller;04.12.2017 13:30;Tee;1.234,50"]
-    rules = mapping(
-        encoding="latin-1",
-        separator=";",
-        decimal_comma=True,
-        timezone="Europe/Berlin",
-        timestamp_format="%d.%m.%Y %H:%M",
-        rename={
-            "Kunde": "user_id",
-            "Datum": "timestamp",
-            "Artikel": "item_id",
-            "Betrag": "value",
-        },
-        constants={"type": "purchase"},
-    )
+def test_a_shop_that_needs_every_key_of_a_mapping(lake: Lake, tmp_path: Path) -> None:
+    written(tmp_path / "articles.csv", "Artikel;Sorte", "1;Grün", "2;Schwarz", encoding="latin-1")
+    lines = [
+        "Müller;04.12.2017 13:30;1;Kauf;2;1.234,50;x",
+        "Müller;04.12.2017 13:31;2;Ansicht;1;n/a;",
+        "n/a;04.12.2017 13:31;2;Ansicht;1;1;",
+        "Ann;04.12.2017 13:31;2;Kauf;0;1;",
+        "Ann;04.12.2017 13:31;2;Kauf;viel;1;",
+    ]
+    source = written(tmp_path / "sales.csv", *lines, encoding="latin-1")
 
-    importing(lake, written(tmp_path / "e.csv", *lines, encoding="latin-1"), rules=rules)
+    summary = shop(lake, "every_key", source)
 
-    row = everything(lake).row(0, named=True)
-    assert (row["user_id"], row["value"]) == ("Müller", 1234.5)
+    assert (summary.new, summary.dropped) == (2, 2)
+    assert summary.reasons == {"Menge is not a number": 1}
+    row = everything(lake).filter(pl.col("type") == "purchase").row(0, named=True)
+    assert (row["user_id"], row["value"], row["currency"]) == ("Müller", 2469.0, "EUR")
     assert row["timestamp"] == datetime(2017, 12, 4, 12, 30, tzinfo=UTC)
+    assert json.loads(row["attributes"]) == {"Sorte": "Grün"}

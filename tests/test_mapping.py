@@ -23,7 +23,8 @@ from reco.events.mapping import (
 from reco.events.validation import check
 from reco.tables import TABLES
 
-MAPPINGS = sorted((Path(__file__).parent.parent / "configs" / "mappings").glob("*.yaml"))
+ROOT = Path(__file__).parent.parent
+MAPPINGS = sorted((ROOT / "configs" / "mappings").glob("*.yaml"))
 
 
 def written(folder: Path, text: str) -> Path:
@@ -49,6 +50,12 @@ def test_every_mapping_of_the_repository_loads_and_names_known_columns(path: Pat
     given = {*loaded.rename.values(), *loaded.derive, *loaded.constants, *(loaded.columns or [])}
     assert given & set(TABLES[loaded.table].names)
     assert f"--mapping configs/mappings/{path.name}" in path.read_text()
+
+
+def test_one_mapping_explains_every_key() -> None:
+    example = load_mapping(ROOT / "configs" / "mappings" / "every_key.yaml")
+
+    assert example.model_fields_set == set(Mapping.model_fields)
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import polars as pl
 from sqlalchemy.engine import Engine
 
 from reco.errors import ConfigError, InputError
+from reco.events.joining import Joins
 from reco.events.lake import Lake
 from reco.events.mapping import Mapping, check_expressions, check_names, renamed
 from reco.events.notes import what_is_missing
@@ -87,16 +88,14 @@ class _Import:
         self._mapping = mapping
         self._quarantine = quarantine
         self._sink = sink
-        self._beside = {
-            name: pl.concat(list(Source(folder / name, mapping).batches())) for name in mapping.join
-        }
+        self._joins = Joins(mapping, folder)
         self._columns: list[str] = []  # of the source
         self._given: set[str] = set()  # of our table
         self._rows = self._dropped = 0
 
     def add(self, raw: pl.DataFrame) -> None:
         """Map, check and hand on the rows of a batch."""
-        wide = self._joined(raw)
+        wide = self._joins.widen(raw)
         self._check_shape(raw)
         check_names(wide.columns, self._mapping)
         read = read_as(wide, self._mapping.cast, self._mapping)
@@ -150,19 +149,6 @@ class _Import:
             quarantine_file=self._quarantine.keep(),
             notes=notes + self._sink.notes(),
         )
-
-    def _joined(self, raw: pl.DataFrame) -> pl.DataFrame:
-        for name, column in self._mapping.join.items():
-            beside = self._beside[name].unique(column, keep="last", maintain_order=True)
-            try:
-                raw = raw.join(beside, on=column, how="left", maintain_order="left")
-            except pl.exceptions.PolarsError as error:
-                raise ConfigError(
-                    f"{self._mapping.name}: join: {name} cannot be joined on {column}.",
-                    str(error).splitlines()[0],
-                    f"{name} has {', '.join(beside.columns)}; before it: {', '.join(raw.columns)}.",
-                ) from error
-        return raw
 
     def _check_shape(self, raw: pl.DataFrame) -> None:
         self._columns = self._columns or raw.columns
