@@ -49,10 +49,9 @@ def day_of(when: datetime) -> int:
 def cutoff_day(as_of: datetime) -> int:
     """First day whose records do not count for `as_of`; records of earlier days all do.
 
-    At midnight UTC that is the day that begins, so exactly what happened before `as_of` counts.
-    Later in a day it is the next one: records hold no hours, so "now" counts what today has
-    brought so far, and a history read for an earlier moment of a day must have been built from
-    events before that moment (`from_events` of events before `as_of`).
+    At midnight UTC that is the day that begins: exactly what happened before `as_of` counts. Later
+    in a day it is the next one: records hold no hours, so "now" counts what today has brought so
+    far, and a past moment within a day needs a history made from the events before it.
     """
     return -int(-as_of.astimezone(UTC).timestamp() // 86_400)
 
@@ -83,8 +82,7 @@ class Histories:
     @property
     def money(self) -> npt.NDArray[np.float64]:
         """Money of each record, in units of the currency."""
-        money: npt.NDArray[np.float64] = self.records["cents"] / 100.0
-        return money
+        return np.asarray(self.records["cents"] / 100.0)
 
     @classmethod
     def of(
@@ -150,9 +148,7 @@ class Histories:
         Raises ModelMismatch when a row was written by another layout.
         """
         h = HEADER.itemsize
-        blank = np.zeros(1, HEADER)
-        blank["version"], blank["layout"] = VERSION, LAYOUT
-        empty = blank.tobytes()
+        empty = cls.of(np.zeros(0, np.int64), np.zeros(0, RECORD), 1).pack()[0]
         filled = [row or empty for row in rows]
         head = np.frombuffer(b"".join([row[:h] for row in filled]), HEADER)
         if len(head) and (head["layout"] != LAYOUT).any():
@@ -187,6 +183,7 @@ def from_events(
     """
     position = pl.DataFrame({"user_id": users, "owner": np.arange(len(users), dtype=np.int64)})
     codes = {name: type_code(name) for name in events["type"].unique()}
+    day = pl.col("timestamp").dt.timestamp("us") // DAY_US
     paid = pl.coalesce("value", pl.col("price") * pl.col("quantity").fill_null(1.0), 0.0)
     facts = (
         events.lazy()
@@ -196,15 +193,13 @@ def from_events(
             "owner",
             pl.col("type").replace_strict(codes, return_dtype=pl.UInt8),
             pl.col("item").fill_null(0),
-            (pl.col("timestamp").dt.timestamp("us") // DAY_US).clip(0, LAST_DAY).fill_null(0),
+            day.clip(0, LAST_DAY).fill_null(0).alias("day"),
             (paid * 100).round().clip(-MOST_CENTS, MOST_CENTS).fill_nan(0.0).alias("cents"),
         )
         .collect()
     )
-    records = np.empty(len(facts), RECORD)
-    records["count"] = 1
-    records["day"] = facts["timestamp"].to_numpy()
-    for name in ("item", "type", "cents"):
+    records = np.ones(len(facts), RECORD)
+    for name in ("item", "type", "day", "cents"):
         records[name] = facts[name].to_numpy()
     return Histories.of(facts["owner"].to_numpy(), records, len(users), tokens, flags)
 
@@ -232,11 +227,9 @@ def _compact(
     first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     starts = np.flatnonzero(first)
     fact = np.cumsum(first) - 1  # of each record; sums of whole numbers are exact in any order
-    count = np.bincount(fact, records["count"])
-    cents = np.bincount(fact, records["cents"])
     out = records[starts]
-    out["count"] = np.minimum(count, MOST_COUNT)
-    out["cents"] = np.clip(cents, -MOST_CENTS, MOST_CENTS)
+    out["count"] = np.minimum(np.bincount(fact, records["count"]), MOST_COUNT)
+    out["cents"] = np.clip(np.bincount(fact, records["cents"]), -MOST_CENTS, MOST_CENTS)
     return owner[starts], out
 
 
@@ -253,6 +246,5 @@ def _sort_keys(
     low = rank.astype(np.int64) * days + (day - first_day)
     high = owner * 256 + kind
     size = len(items) * days
-    if (int(high.max()) + 1) * size > ONE_KEY:
-        return high, low
-    return np.zeros_like(low), high * size + low
+    fits = (int(high.max()) + 1) * size <= ONE_KEY
+    return (np.zeros_like(low), high * size + low) if fits else (high, low)
