@@ -12,8 +12,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
-from reco.errors import NotFound, RecoError
-from reco.experiments.assignment import arms
+from reco.errors import RecoError
 from reco.models.slates import Rung, Slates
 from render.compile import compile_template
 from render.reasons import reason_sentence
@@ -104,17 +103,7 @@ def _mail_routes(v1: APIRouter, door: Door) -> None:
     async def preview(body: PreviewRequest) -> PreviewResponse:
         """The mail that a subscriber would get, and why; nothing is sent or counted."""
         campaign = await _campaign(door, body)
-        arm = body.arm or arms(campaign.arm_salt, [body.user_id], campaign.weights)[0]
-        request = Request(
-            Choice.of(campaign),
-            [body.user_id],
-            [arm],
-            Mode.CHECK,
-            campaign.model_dump_json().encode(),
-        )
-        made = await door.graph.assemble(request)
-        for missing in (*made.withheld, *made.broken):
-            raise NotFound(f"{body.user_id} gets no mail of {campaign.id}.", missing.reason)
+        made = await assemble_one(door.graph, campaign, body.user_id, body.arm)
         mail, headers = made.rendered[0], message_from_bytes(made.messages[0], policy=default)
         return PreviewResponse(
             subject=mail.subject,
@@ -122,7 +111,7 @@ def _mail_routes(v1: APIRouter, door: Door) -> None:
             html=mail.html,
             text=mail.text,
             headers={name: str(value) for name, value in headers.items()},
-            arm=arm,
+            arm=made.arms[0],
             picks=picks(made.slates, 0, made.item_ids[0], made.titles[0]),
             removed={rule: tuple(items) for rule, items in made.removed.items()},
             model=made.model_version,

@@ -24,10 +24,13 @@ from reco.events.lake import Lake
 from reco.subscribers.store import SubscriberStore
 from render.compile import compile_template
 from serve.audience import enqueue
+from serve.check import check
 from serve.crew import Crew
 from serve.graph import Graph
 from serve.latency import Latency, table_name
 from serve.senders import SenderOrder
+
+__all__ = ["CampaignSummary", "check", "run"]
 
 log = structlog.get_logger()
 
@@ -60,6 +63,12 @@ class CampaignSummary:
     mails_per_s: float
     latency: list[Latency]
     note: str = ""
+
+    @property
+    def ledger(self) -> dict[str, int]:
+        """Deliveries by state."""
+        states = ("accepted", "suppressed", "failed", "uncertain", "deferred", "open")
+        return {state: getattr(self, state) for state in states}
 
 
 def run(

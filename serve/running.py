@@ -1,13 +1,26 @@
 """The application for the time of a command: the one in this cluster, else one of its own."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+import yaml
+from pydantic import BaseModel
 from ray import serve
+from ray.serve.context import _get_global_client as get_global_client
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import (
+    ApplicationStatus,
+    DeploymentSchema,
+    HTTPOptionsSchema,
+    ServeApplicationSchema,
+    ServeDeploySchema,
+)
 
+from reco.embedded import Services
+from reco.errors import ConfigError
 from serve.app import AppArgs, build
 from serve.graph import APP
 
@@ -36,3 +49,45 @@ def _runs() -> bool:
         return serve.status().applications[APP].status == ApplicationStatus.RUNNING
     except (KeyError, RayServeException):
         return False
+
+
+def run_config(path: Path, services: Services) -> None:
+    """Run the applications of a Serve configuration file until Ctrl-C.
+
+    Raises ConfigError when Ray does not understand it, or would ignore a part of it.
+    """
+    config = read_config(path)
+    for app in config["applications"]:
+        app["args"] = {"home": str(services.home)} | (app.get("args") or {})
+        app["runtime_env"] = {"env_vars": services.environment()} | (app.get("runtime_env") or {})
+    http = config.get("http_options") or {}
+    serve.start(http_options={"host": LOOPBACK} | http)
+    client = get_global_client()
+    assert client is not None  # serve.start made it
+    client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The file, checked key by key, since Ray ignores what it does not know. Raises ConfigError."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        ServeDeploySchema.model_validate(config)
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path} is no configuration of Ray Serve.", str(error)) from error
+    unknown = [*_unknown(config, ServeDeploySchema)]
+    unknown += _unknown(config.get("http_options") or {}, HTTPOptionsSchema)
+    for app in config["applications"]:
+        unknown += _unknown(app, ServeApplicationSchema)
+        for deployment in app.get("deployments") or []:
+            unknown += _unknown(deployment, DeploymentSchema)
+    if unknown:
+        raise ConfigError(f"{path} has unknown keys: {', '.join(unknown)}.", "Ray ignores them.")
+    return dict(config)
+
+
+def _unknown(section: dict[str, Any], schema: type[BaseModel]) -> list[str]:
+    return sorted(section.keys() - schema.model_fields.keys())

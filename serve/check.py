@@ -1,0 +1,115 @@
+"""Preflight over a whole audience: the real graph makes every mail, and sends none."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import polars as pl
+import structlog
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.preflight import MAILS, AudienceCounts, Preflight
+from reco.catalogue import Catalogue
+from reco.database import open_database
+from reco.embedded import Services
+from reco.events.lake import Lake
+from reco.experiments.assignment import arms
+from reco.rules.rules import blocked_rows
+from reco.subscribers.store import SubscriberStore
+from reco.subscribers.suppression import SuppressionReason
+from render.compile import compile_template
+from serve.audience import pages
+from serve.chunks import Assembled, Choice, Mode, Request
+from serve.graph import Graph
+
+log = structlog.get_logger()
+
+CHUNK: Final = 256
+IN_FLIGHT: Final = 3
+
+
+def check(
+    campaign: Campaign,
+    services: Services,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+    scorer_budget_s: float = 15.0,
+) -> Preflight:
+    """What the campaign would send to everybody, and whether it may.
+
+    Needs a Ray cluster in which the application runs. Raises NotFound or TemplateError for the
+    template, ServiceUnavailable when a store is gone.
+    """
+    compile_template(campaign.template)
+    engine = open_database(services.database_url)
+    try:
+        subscribers = SubscriberStore(engine)
+        total = subscribers.count()
+        chunks = list(_chunks(campaign, subscribers)) if total else []
+        made = _Made(progress, sum(len(chunk) for chunk in chunks))
+        asyncio.run(_make(campaign, chunks, Graph.of_app(scorer_budget_s), made))
+    finally:
+        engine.dispose()
+    catalogue = Catalogue.of(Lake(services.lake).items())
+    rules = campaign.rules
+    blocked = blocked_rows(
+        catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
+    )
+    mailable = int((~blocked & catalogue.in_stock).sum())
+    return Preflight.of(made.frame(), campaign, made.audience(), mailable)
+
+
+class _Made:
+    """What the graph gave, without the mails themselves."""
+
+    def __init__(self, progress: Callable[[str, int, int], None] | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = 0
+        self._reasons: Counter[str] = Counter()
+        self._rows: list[tuple[object, ...]] = []
+
+    def add(self, made: Assembled) -> None:
+        """Take a chunk in."""
+        rungs = made.slates.rungs.max(axis=1, initial=0).tolist()
+        for i, delivery in enumerate(made.deliveries):
+            size = len(made.rendered[i].html.encode())
+            self._rows.append((delivery, made.arms[i], rungs[i], made.item_ids[i], size, []))
+        for broken in made.broken:
+            log.warning("a mail cannot be made", user_id=broken.delivery, why=broken.reason)
+        self._reasons.update(missing.reason for missing in made.withheld)
+        self._done += len(made) + len(made.withheld) + len(made.broken)
+        if self._progress is not None:
+            self._progress("check", self._done, self._total)
+
+    def frame(self) -> pl.DataFrame:
+        """Rows of preflight.MAILS."""
+        return pl.DataFrame(self._rows, schema=MAILS, orient="row")
+
+    def audience(self) -> AudienceCounts:
+        """Who gets no mail, by the reasons that the graph gave."""
+        return AudienceCounts(
+            total=self._total,
+            no_address=self._reasons["no_address"] + self._reasons["unknown"],
+            no_consent=self._reasons["no_consent"],
+            suppressed=sum(self._reasons[reason.value] for reason in SuppressionReason),
+        )
+
+
+def _chunks(campaign: Campaign, store: SubscriberStore) -> Iterator[list[str]]:
+    for page in pages(campaign, store):
+        for start in range(0, len(page), CHUNK):
+            yield page[start : start + CHUNK]
+
+
+async def _make(campaign: Campaign, chunks: Sequence[list[str]], graph: Graph, made: _Made) -> None:
+    spec, choice = campaign.model_dump_json().encode(), Choice.of(campaign)
+    free = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(users: list[str]) -> None:
+        async with free:
+            assigned = arms(campaign.arm_salt, users, campaign.weights)
+            made.add(await graph.assemble(Request(choice, users, assigned, Mode.CHECK, spec)))
+
+    await asyncio.gather(*(one(chunk) for chunk in chunks))

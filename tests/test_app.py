@@ -1,0 +1,137 @@
+"""The application as a whole: metrics, preflight, a model that comes, fails and is killed."""
+
+import json
+import os
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+import ray
+from ray.util.state import list_actors
+
+from reco.embedded import Services
+from reco.errors import NotFound
+from reco.models.slates import Reason, Rung, Slates
+from reco.models.topk import pack
+from reco.tables import CHAMPION_KEY, item_keys, topk_key
+from serve import metrics
+from serve.check import check
+from serve.preview import write_preview
+from tests.serving import running_app
+from tests.small_world import MAILED, USERS, World, campaign, small_world
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def world(services: Services) -> Iterator[World]:
+    with small_world(services) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def client(ray_cluster, services: Services, world: World) -> Iterator[httpx.Client]:
+    with running_app(services) as client:
+        yield client
+
+
+def body(user: str, campaign_id: str = "spring", **more: object) -> dict[str, object]:
+    return {"campaign": campaign(campaign_id).model_dump(mode="json"), "user_id": user, **more}
+
+
+def test_our_metrics_are_exported_beside_those_of_ray(client):
+    client.post("/v1/send", json=body("u05"))
+    wanted = {
+        f"ray_{metrics.STAGE_MS}_bucket",
+        f"ray_{metrics.CHUNK_SIZE}_bucket",
+        f"ray_{metrics.ASSEMBLED}_total",
+        f"ray_{metrics.PICKS}_total",
+        f"ray_{metrics.FALLBACKS}_total",
+        f"ray_{metrics.OUTCOMES}_total",
+    }
+    (node,) = (n for n in ray.nodes() if n["Alive"])
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+    until, found = time.monotonic() + 40, set[str]()
+    while not wanted <= found and time.monotonic() < until:
+        time.sleep(1)
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found = set(re.findall(r"^(ray_reco_\w+)\{", answer.read().decode(), re.MULTILINE))
+
+    assert wanted <= found
+
+
+def test_fresh_slates_of_the_current_model_are_used_and_older_ones_are_not(client, world):
+    picked = item_keys(["item-40", "item-41", "item-42"]).reshape(1, -1)
+    scores = np.array([[0.5, 0.4, 0.3]], np.float32)
+    reasons = np.full((1, 3), Reason.REPEAT, np.uint8)
+    slates = Slates(picked, scores, reasons, np.full((1, 3), Rung.LIVE, np.uint8))
+    redis = world.online._redis
+    redis.set(CHAMPION_KEY, json.dumps({"version": "v2", "directory": "/nowhere"}))
+    redis.set(topk_key("u05"), pack(slates, "v2", int(time.time()))[0])
+    redis.set(topk_key("u06"), pack(slates, "v1", int(time.time()))[0])
+
+    fresh = client.post("/v1/preview", json=body("u05", arm="personal")).json()["picks"]
+    old = client.post("/v1/preview", json=body("u06", arm="personal")).json()["picks"]
+    redis.delete(CHAMPION_KEY)
+
+    assert [(pick["item_id"], pick["rung"]) for pick in fresh] == [
+        ("item-40", "fresh"),
+        ("item-41", "fresh"),
+        ("item-42", "fresh"),
+    ]
+    assert {pick["rung"] for pick in old} == {"popular"}
+
+
+def test_preflight_makes_every_mail_and_sends_none(client, services):
+    outbox = services.outbox
+    assert outbox
+    before = sum(1 for _ in outbox.rglob("*"))
+
+    found = check(campaign("planned", limits={"fallback_share": 1.0}), services)
+
+    assert found.ok, found.problems
+    assert found.audience.total == len(USERS)
+    assert found.findings.mails == found.audience.mailable == len(MAILED)
+    assert found.findings.short_mails == 0
+    assert sum(1 for _ in outbox.rglob("*")) == before
+    assert client.get("/v1/campaigns/planned").status_code == 404
+
+
+def test_preflight_refuses_what_is_beyond_the_limits(client, services):
+    found = check(campaign("poor", limits={"fallback_share": 0.1}), services)
+
+    assert not found.ok
+    assert any("fall back" in problem for problem in found.problems)
+
+
+def test_a_preview_is_a_file_and_its_decisions(client, services, tmp_path):
+    out = tmp_path / "preview.html"
+
+    summary = write_preview(campaign(), "u05", "control", services, out)
+
+    assert "Thing number 0" in out.read_text()
+    assert summary.arm == "control"
+    assert summary.picks[0].startswith("Thing number 0 (item-00): ")
+    with pytest.raises(NotFound, match="has no arm"):
+        write_preview(campaign(), "u05", "third", services, out)
+    with pytest.raises(NotFound, match="gets no mail"):
+        write_preview(campaign(), "u00", None, services, out)
+
+
+def test_a_killed_scorer_costs_the_picks_and_not_the_mail(client):
+    replicas = list_actors(
+        address=ray.get_runtime_context().gcs_address,
+        filters=[("class_name", "=", "ServeReplica:default:Scorer"), ("state", "=", "ALIVE")],
+    )
+    os.kill(replicas[0].pid, signal.SIGKILL)
+
+    answers = [client.post("/v1/preview", json=body(user)) for user in MAILED[:6]]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert all(len(answer.json()["picks"]) == 3 for answer in answers)
