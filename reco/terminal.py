@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeGuard
 
 from rich.console import Console
 from rich.markup import escape
@@ -55,12 +56,14 @@ class Terminal:
         if self.as_json:
             sys.stdout.write(json.dumps(values, default=str, ensure_ascii=False) + "\n")
             return
-        table = Table(
-            title=title, title_justify="left", show_header=False, box=None, pad_edge=False
-        )
+        grids = {name: value for name, value in values.items() if _is_grid(value)}
+        table = Table(title=title, title_justify="left", show_header=False, box=None)
         for name, value in values.items():
-            table.add_row(f"[dim]{name.replace('_', ' ')}[/]", _text(value))
+            if name not in grids:
+                table.add_row(f"[dim]{name.replace('_', ' ')}[/]", escape(_text(value)))
         self._out.print(table)
+        for name, grid in grids.items():
+            self._out.print(_grid(name.replace("_", " "), grid))
 
     def document(self, text: str, title: str, facts: object) -> None:
         """A result that is JSON already; people get the facts that matter."""
@@ -90,9 +93,32 @@ def _plain(facts: object) -> dict[str, object]:
     raise TypeError(f"a summary is a dataclass or a mapping, not {type(facts).__name__}")
 
 
+def _is_grid(value: object) -> TypeGuard[Mapping[str, Mapping[str, object]]]:
+    """Rows by name, each with the same columns."""
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(row, Mapping) and row for row in value.values())
+    )
+
+
+def _grid(title: str, rows: Mapping[str, Mapping[str, object]]) -> Table:
+    columns = list(next(iter(rows.values())))
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(_text(row.get(column)) for column in columns))
+    return table
+
+
 def _text(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "-"
+    if isinstance(value, tuple) and len(value) == 3 and all(isinstance(v, float) for v in value):
+        middle, low, high = map(_text, value)
+        return f"{middle} [{low}, {high}]"
     if isinstance(value, list | tuple):
         return "\n".join(_text(v) for v in value) or "-"
     if isinstance(value, float):
