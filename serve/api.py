@@ -18,6 +18,7 @@ from render.compile import compile_template
 from render.reasons import reason_sentence
 from serve.chunks import Choice, Mode, Request
 from serve.graph import Graph
+from serve.preview import assemble_one
 from serve.schemas import (
     CampaignStatus,
     OfCampaign,
