@@ -64,8 +64,8 @@ def run_config(path: Path, services: Services) -> None:
     serve.start(http_options={"host": LOOPBACK} | http)
     client = get_global_client()
     assert client is not None  # serve.start made it
-    client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
     try:
+        client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         serve.shutdown()  # type: ignore[no-untyped-call]
