@@ -17,7 +17,7 @@ class TowerConfig(Strict):
     """Stage 1: candidates that are new to a subscriber."""
 
     dim: int = Field(128, ge=8, le=512, description="length of the vectors")
-    learning_rate: float = Field(3e-4, gt=0, description="of the corrections to the spectral start")
+    learning_rate: float = Field(1e-4, gt=0, description="of the corrections to the spectral start")
     batch: int = Field(256, ge=16, description="subscribers a step")
     dates: int = Field(
         2, ge=0, description="reference dates learned from, one pass each; 0 keeps the start"
@@ -51,7 +51,8 @@ class RankerConfig(Strict):
     learning_rate: float = Field(3e-3, gt=0, description="peak of a one-cycle schedule")
     weight_decay: float = Field(1e-3, ge=0)
     batch: int = Field(4096, ge=64, description="rows a step")
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(3, ge=1)
+    popularity_penalty: float = Field(0.06, ge=0, le=1, description="off the logits of repeats")
     repeat_dates: int = Field(4, ge=1, description="reference dates, step_days apart")
     explore_dates: int = Field(2, ge=1, description="reference dates, horizon_days apart")
     step_days: int = Field(21, ge=1)

@@ -96,7 +96,7 @@ def run(
     began = time.perf_counter()
     plan = prepare(config, services, lake, as_of, progress)
     tracking = Tracking.start(services, plan.version, config, asdict(plan.report))
-    job = replace(plan.job, mlflow_uri=services.mlflow_uri, mlflow_run=tracking.run_id)
+    job = replace(plan.job, mlflow=(services.mlflow_uri, tracking.run_id))
     fit(job, "validation fit", progress)
     redis = connect_redis(services.redis_url)
     judged = gate(plan, champion(redis), progress)
@@ -142,7 +142,7 @@ def prepare(
     catalogue = Catalogue.of(lake.items())
     timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
     job = LoopJob(
-        lake=services.lake,
+        lake=lake,
         shards=tuple(shard.path for shard in shards),
         directory=lake.path("models", f"{version}-validation"),
         checkpoints=str(services.home / "checkpoints"),
@@ -277,7 +277,7 @@ def final_job(job: LoopJob, plan: Plan, lake: Lake) -> LoopJob:
         directory=lake.path("models", plan.version),
         end_day=-1 if job.timeless else cutoff_day(plan.as_of),
         calibrations=(first.repeat_calibration, first.explore_calibration),
-        step_offset=LATER_STEPS,
+        first_step=LATER_STEPS,
     )
 
 

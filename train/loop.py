@@ -1,17 +1,14 @@
 """The training loop that every Ray Train worker runs: read my shards, train stage by stage, save.
 
-Takes a Job (plain data), gives an artifact in a directory. After each epoch it reports to Ray Train with
-a checkpoint, from which a replaced worker goes on.
+Takes a LoopJob (plain data), gives an artifact in a directory. After each epoch it reports to Ray
+Train with a checkpoint, from which a replaced worker goes on.
 """
 
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import ray.train
+import numpy.typing as npt
 import ray.train.torch
 import torch
 
@@ -19,26 +16,35 @@ from reco.catalogue import Catalogue
 from reco.events.lake import Lake
 from reco.models.artifact import Artifact, ModelConfig
 from reco.models.ranker import Calibration, Head
+from reco.models.repeat import debiased
 from reco.models.taste import USER_COLUMNS
 from reco.models.towers import Towers
 from reco.tables import type_code
+from train.checkpoints import Course, Reporter
 from train.config import TrainConfig
 from train.examples import join, read_shard
 from train.problem import Problem
-from train.stages import ExploreStage, RepeatStage, Stage, TowerStage
+from train.stages import Stage, explore_stage, repeat_stage
 from train.timeline import Timeline
+from train.tower_stage import TowerStage
 from train.workers import Workers
 
-FIRST_LAST: Final = ("towers", "explore", "repeat")
+Calibrations = tuple[Calibration, Calibration]  # of what they had, of what is new
 
 
 @dataclass(frozen=True, slots=True)
 class LoopJob:
-    """What the loop is told. `end_day` is the first day it may not learn from."""
+    """What the loop is told.
 
-    lake: str
+    directory     of the artifact
+    end_day       first day that it may not learn from
+    calibrations  None: fit them on the labels after `end_day`
+    mlflow        address and run id
+    """
+
+    lake: Lake
     shards: tuple[str, ...]
-    directory: str  # of the artifact
+    directory: str
     checkpoints: str
     config: TrainConfig
     target: str
@@ -46,102 +52,93 @@ class LoopJob:
     end_day: int
     timeless: bool
     repeats: bool
-    calibrations: tuple[Calibration, Calibration] | None = (
-        None  # repeat, explore; None: fit on the labels after
-    )
-    mlflow_uri: str | None = None
-    mlflow_run: str | None = None
-    step_offset: int = 0
-    die_at: str | None = (
-        None  # test only: path of a marker; the first attempt dies after its first epoch
-    )
+    calibrations: Calibrations | None = None
+    mlflow: tuple[str, str] | None = None
+    first_step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The parts of a model."""
+
+    towers: Towers
+    explore: Head
+    repeat: Head
 
 
 def train_loop_per_worker(settings: dict[str, Any]) -> None:
     """One worker; `settings["job"]` is a LoopJob."""
     job: LoopJob = settings["job"]
-    torch.set_num_threads(1)  # two threads under contention are slower than one
+    torch.set_num_threads(1)  # under contention two threads are slower than one
     torch.manual_seed(job.config.seed)
     device = ray.train.torch.get_device()
     workers = Workers(device)
     problem = load_problem(job, workers)
-    towers, explore, repeat = train_stages(problem, device, Reporter(job, workers))
-    calibrations = calibrate(problem, job, towers, explore, repeat)
-    end = problem.end
-    statistics, lookalike = end.statistics, end.lookalike()
+    trained = train(problem, device, Reporter(workers, job.mlflow, job.first_step))
+    calibrations = job.calibrations or calibrate(problem, trained)
+    artifact = build(problem, job, trained, calibrations)
     if workers.rank == 0:
-        heads = {f"{name}.{key}": value.cpu().numpy() for name, head in (("explore", explore), ("repeat", repeat))
-                 for key, value in head.state_dict().items()}  # fmt: skip
-        ids = problem.catalogue.item_ids[problem.rows].tolist()
-        Artifact(model_config(job, calibrations), ids, heads, towers, statistics, lookalike).save(
-            job.directory
-        )
+        artifact.save(job.directory)
     workers.gather(None)  # nobody leaves before the artifact is there
 
 
 def load_problem(job: LoopJob, workers: Workers) -> Problem:
     """The shards of this worker: every `workers.count`-th."""
-    lake = Lake(job.lake)
-    mine = job.shards[workers.rank :: workers.count]
+    lake = job.lake
+    histories = join([read_shard(lake, path) for path in job.shards[workers.rank :: workers.count]])
     timeline = Timeline(job.end_day, job.config.horizon_days, job.timeless)
-    histories = join([read_shard(lake, path) for path in mine])
-    return Problem(
-        histories, Catalogue.of(lake.items()), timeline, job.config, type_code(job.target), workers
-    )
+    catalogue = Catalogue.of(lake.items())
+    return Problem(histories, catalogue, timeline, job.config, type_code(job.target), workers)
 
 
-def train_stages(
-    problem: Problem, device: torch.device, report: "Reporter"
-) -> tuple[Towers, Head, Head]:
-    """Towers, explore head and repeat head, resumed where a checkpoint stands."""
+def train(problem: Problem, device: torch.device, report: Reporter) -> Trained:
+    """Towers, explore head and repeat head; each goes on where a checkpoint stands."""
     towers = TowerStage(problem, device)
-    report.restore(towers)
     run_stage(towers, problem.workers, report)
-    explore = ExploreStage(problem, towers.rows, device)
+    folded, rows = towers.finish()
+    explore = explore_stage(problem, rows, device)
     run_stage(explore, problem.workers, report)
-    repeat = RepeatStage(problem, device)
+    repeat = repeat_stage(problem, device)
     run_stage(repeat, problem.workers, report)
-    return towers.finish(), explore.module.cpu().eval(), repeat.module.cpu().eval()
+    return Trained(folded, explore.head.cpu().eval(), repeat.head.cpu().eval())
 
 
-def run_stage(stage: Stage, workers: Workers, report: "Reporter") -> None:
+def run_stage(stage: Stage, workers: Workers, report: Reporter) -> None:
     """Train one stage; epochs that a checkpoint holds are skipped."""
-    first = report.begin(stage)
     weights = [p for p in stage.module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, stage.rate, weight_decay=stage.weight_decay, fused=True)
     steps = max(stage.epochs * stage.steps(), 1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.rate, total_steps=steps)
-    report.load(stage, optimiser, schedule)
-    for epoch in range(first, stage.epochs):
-        began, total, examples = time.perf_counter(), 0.0, 0
+    course = Course(optimiser, schedule)
+    for epoch in range(report.begin(stage, course), stage.epochs):
+        total, examples = 0.0, 0
         for loss, count in stage.losses(epoch):
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             workers.average_gradients(stage.module)
             optimiser.step()
             schedule.step()
             total, examples = total + loss.item() * count, examples + count
-        report.epoch(stage, epoch, optimiser, schedule, total / max(examples, 1), examples, began)
+        report.epoch(stage, epoch, course, total / max(examples, 1), examples)
 
 
-def calibrate(
-    problem: Problem, job: LoopJob, towers: Towers, explore: Head, repeat: Head
-) -> tuple[Calibration, Calibration]:
-    """Both heads' calibrations on the labels after the end, or those that the job brings."""
-    if job.calibrations:
-        return job.calibrations
+def calibrate(problem: Problem, trained: Trained) -> Calibrations:
+    """Calibrations of both heads on the labels after the end, which no part has seen."""
     end = problem.end
     x, y = end.repeat_rows()
-    owner = np.concatenate([c.known.owner + c.start for c in end.chunks()])
-    repeats = _fit(problem.workers, repeat.logits(x), end.users[owner], y)
-    x, y = end.explore_rows(towers)
+    known = [(c.known.owner + c.start, c.known.row) for c in end.chunks()]
+    owner, row = (np.concatenate(part) for part in zip(*known, strict=True))
+    penalty = problem.config.ranker.popularity_penalty
+    logits = debiased(trained.repeat.logits(x), row, end.statistics, penalty)
+    had = fit_calibration(problem.workers, logits, end.users[owner], y)
+    x, y = end.explore_rows(trained.towers)
     users = np.repeat(end.users, y.shape[1], axis=0)
-    fresh = _fit(problem.workers, explore.logits(x.reshape(-1, x.shape[2])), users, y.ravel())
-    return repeats, fresh
+    logits = trained.explore.logits(x.reshape(-1, x.shape[2]))
+    return had, fit_calibration(problem.workers, logits, users, y.ravel())
 
 
-def _fit(workers: Workers, *rows: Any) -> Calibration:
-    """Fit on the rows of all workers."""
+def fit_calibration(workers: Workers, *rows: npt.NDArray[np.float32]) -> Calibration:
+    """Fit logits, user columns and labels of all workers; the identity where nothing happened."""
     parts = workers.gather(rows)
     logits, users, happened = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if not happened.any():
@@ -149,97 +146,27 @@ def _fit(workers: Workers, *rows: Any) -> Calibration:
     return Calibration.fit(logits, users, happened)
 
 
-def model_config(job: LoopJob, calibrations: tuple[Calibration, Calibration]) -> ModelConfig:
-    """What the artifact says about itself."""
-    return ModelConfig(
+def build(problem: Problem, job: LoopJob, trained: Trained, calibrations: Calibrations) -> Artifact:
+    """The artifact, with what is known of the items at the end. All workers take part."""
+    end = problem.end
+    heads = {"explore": trained.explore, "repeat": trained.repeat}
+    weights = {
+        f"{name}.{key}": value.numpy()
+        for name, head in heads.items()
+        for key, value in head.state_dict().items()
+    }
+    config = ModelConfig(
         target=job.target,
         as_of=job.as_of,
         as_of_day=job.end_day,
         horizon_days=job.config.horizon_days,
         repeats=job.repeats,
         candidates=job.config.ranker.candidates,
+        popularity_penalty=job.config.ranker.popularity_penalty,
         seed=job.config.seed,
         repeat_calibration=calibrations[0],
         explore_calibration=calibrations[1],
         settings=job.config.model_dump(mode="json"),
     )
-
-
-class Reporter:
-    """Checkpoints and metrics of one worker, through Ray Train and MLflow."""
-
-    def __init__(self, job: LoopJob, workers: Workers) -> None:
-        self.job, self.workers = job, workers
-        self.done: dict[str, dict[str, Any]] = {}
-        self.step = job.step_offset
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint:
-            with checkpoint.as_directory() as directory:
-                self.done = torch.load(
-                    Path(directory) / f"rank{workers.rank}.pt", weights_only=True
-                )
-            self.step = self.done["step"]["value"]
-
-    def restore(self, towers: TowerStage) -> None:
-        """Rows for the explore head that the towers collected before."""
-        rows = self.done.get(towers.name, {}).get("rows", [])
-        towers.rows = [(x.numpy(), y.numpy()) for x, y in rows]
-
-    def begin(self, stage: Stage) -> int:
-        """First epoch that is still to do; the weights of the last one are put in place."""
-        saved = self.done.get(stage.name)
-        if not saved:
-            return 0
-        stage.module.load_state_dict(saved["module"])
-        return int(saved["epochs"])
-
-    def load(
-        self,
-        stage: Stage,
-        optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-    ) -> None:
-        """Put the state of optimiser and schedule in place."""
-        saved = self.done.get(stage.name)
-        if saved:
-            optimiser.load_state_dict(saved["optimiser"])
-            schedule.load_state_dict(saved["schedule"])
-
-    def epoch(
-        self,
-        stage: Stage,
-        epoch: int,
-        optimiser: Any,
-        schedule: Any,
-        loss: float,
-        examples: int,
-        began: float,
-    ) -> None:
-        """Report an epoch with a checkpoint of everything so far."""
-        seconds = time.perf_counter() - began
-        metrics = {
-            f"{stage.name}_loss": loss,
-            f"{stage.name}_examples_per_s": examples / max(seconds, 1e-9),
-        }
-        self.step += 1
-        state = {"module": stage.module.state_dict(), "optimiser": optimiser.state_dict(),
-                 "schedule": schedule.state_dict(), "epochs": epoch + 1}  # fmt: skip
-        if isinstance(stage, TowerStage):
-            state["rows"] = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in stage.rows]
-        self.done = {**self.done, stage.name: state, "step": {"value": self.step}}
-        with tempfile.TemporaryDirectory() as directory:
-            torch.save(self.done, Path(directory) / f"rank{self.workers.rank}.pt")
-            checkpoint = ray.train.Checkpoint.from_directory(directory)
-            ray.train.report(
-                {"stage": stage.name, "epoch": epoch, **metrics}, checkpoint=checkpoint
-            )
-        if self.workers.rank == 0 and self.job.mlflow_run:
-            _log(self.job, metrics, self.step)
-
-
-def _log(job: LoopJob, metrics: dict[str, float], step: int) -> None:
-    from mlflow.tracking import MlflowClient  # 3 s to import, so only where there is a run
-
-    client = MlflowClient(tracking_uri=job.mlflow_uri)
-    for name, value in metrics.items():
-        client.log_metric(job.mlflow_run, name, value, step=step)
+    ids = problem.catalogue.item_ids[problem.rows].tolist()
+    return Artifact(config, ids, weights, trained.towers, end.statistics, end.lookalike())

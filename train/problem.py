@@ -179,8 +179,8 @@ class Reference:
         for c in self.chunks():
             users = towers.users(c.pairs, c.known, c.taste, c.tokens)
             found = retrieve(users, item, towers.bias, c.known, count)
-            owner, at = np.divmod(np.arange(found.row.size), count)
-            rows = explore_matrix(owner, at, found, c.taste, self.statistics)
+            owner = np.repeat(np.arange(c.stop - c.start), count)
+            rows = explore_matrix(found, c.taste, self.statistics)
             happened = cells(self.labels, owner + c.start, found.row.ravel()) * found.valid.ravel()
             features.append(rows.reshape(-1, count, len(EXPLORE_FEATURES)))
             labels.append(happened.reshape(-1, count))

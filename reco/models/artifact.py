@@ -44,6 +44,7 @@ class ModelConfig:
     horizon_days  scores are probabilities that the target happens within so many days
     repeats       whether items that a subscriber had are recommended again
     candidates    new items that stage 1 hands to stage 2, a subscriber
+    popularity_penalty  taken off the logits of repeats (models.repeat.debiased)
     seed, settings  how it was trained
     """
 
@@ -53,6 +54,7 @@ class ModelConfig:
     horizon_days: int
     repeats: bool
     candidates: int
+    popularity_penalty: float
     seed: int
     repeat_calibration: Calibration
     explore_calibration: Calibration

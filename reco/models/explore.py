@@ -27,6 +27,7 @@ AFFINITY: Final = (
 )
 EXPLORE_FEATURES: Final = (*AFFINITY, *ITEM_FEATURES, *USER_COLUMNS)
 NEVER: Final = np.float32(-1e9)
+FLOOR: Final = np.float32(-30)  # retrieval logit of an empty place, as a feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +62,26 @@ def retrieve(
     return Candidates(rows, retrieval, retrieval - bias[rows])
 
 
-def explore_matrix(
-    owner: npt.NDArray[np.int64],
-    at: npt.NDArray[np.int64],
-    found: Candidates,
-    taste: Taste,
-    stats: ItemStatistics,
-) -> Floats:
-    """Features float32 [rows, EXPLORE_FEATURES] of candidate `at` of subscriber `owner`."""
-    row = found.row[owner, at]
-    category = taste.category[owner, stats.category[row]]
-    distance = np.log1p(stats.price[row]) - taste.price[owner]
+def explore_matrix(found: Candidates, taste: Taste, stats: ItemStatistics) -> Floats:
+    """Features float32 [n * c, EXPLORE_FEATURES] of all candidates, subscriber by subscriber."""
+    n, count = found.row.shape
+    owner = np.arange(n)[:, None]
+    category = taste.category[owner, stats.category[found.row]]
+    distance = np.log1p(stats.price)[found.row] - taste.price[:, None]
     columns = (
-        found.retrieval[owner, at],
-        found.tower[owner, at],
+        np.maximum(found.retrieval, FLOOR),
+        found.tower,
         category,
         np.log(category + 1e-3),
-        taste.brand[owner, stats.brand[row]],
+        taste.brand[owner, stats.brand[found.row]],
         distance,
         np.abs(distance),
-        np.log1p(category * np.expm1(taste.user[owner, 0])),
+        np.log1p(category * np.expm1(taste.user[:, :1])),
     )
-    out = np.empty((len(row), len(EXPLORE_FEATURES)), np.float32)
+    out = np.empty((n, count, len(EXPLORE_FEATURES)), np.float32)
     for i, column in enumerate(columns):
-        out[:, i] = column
+        out[:, :, i] = column
     split = len(AFFINITY) + len(ITEM_FEATURES)
-    out[:, len(AFFINITY) : split] = stats.features[row]
-    out[:, split:] = taste.user[owner]
-    return out
+    out[:, :, len(AFFINITY) : split] = stats.features[found.row]
+    out[:, :, split:] = taste.user[:, None, :]
+    return out.reshape(n * count, -1)

@@ -161,9 +161,10 @@ class ItemStatistics:
 
     @cached_property
     def log_share(self) -> Floats:
-        """Log of the share of active users who took each item lately; half a user where nobody did."""
+        """Log of `share`; half a user where nobody took an item."""
         smallest = self.share[self.share > 0].min(initial=1.0)
-        return np.log(np.maximum(self.share, smallest / 2)).astype(np.float32)
+        logs: Floats = np.log(np.maximum(self.share, smallest / 2)).astype(np.float32)
+        return logs
 
 
 def _shrunk(part: Doubles, whole: Doubles, weight: float, otherwise: float) -> Doubles:

@@ -48,7 +48,8 @@ class Lookalike:
             known = (self.tokens[at] == profiles) & (profiles != 0)
             for column in range(profiles.shape[1]):
                 logit += DAMPING * np.where(known[:, column, None], self.lift[at[:, column]], 0)
-        return (1 / (1 + np.exp(-logit))).astype(np.float32)
+        probability: Floats = (1 / (1 + np.exp(-logit))).astype(np.float32)
+        return probability
 
 
 def token_takers(

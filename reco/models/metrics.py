@@ -63,7 +63,7 @@ def rank_metrics(shown: Rows, answers: sp.csr_matrix, seen: sp.csr_matrix, k: in
     return Ranking(
         ndcg=(hit * discount[: hit.shape[1]]).sum(axis=1) / ideal,
         recall=hit.sum(axis=1) / total,
-        hit=hit.any(axis=1).astype(np.float64),
+        hit=np.asarray(hit.any(axis=1), np.float64),
         repeat_recall=_share((hit & old).sum(axis=1), known),
         explore_recall=_share((hit & ~old).sum(axis=1), total - known),
         coverage=float((exposure > 0).mean()),

@@ -41,13 +41,15 @@ class Head(nn.Module):
         self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
 
     @torch.no_grad()
-    def start_from(self, column: int) -> None:
-        """Begin as one feature, a good logit already; training learns what to add to it."""
+    def start_from(self, column: int, offset: float) -> None:
+        """Begin as one feature + offset, a good logit already; training learns the rest."""
         self.wide.weight.zero_()
         self.wide.weight[0, column] = self.scale[column]
-        self.wide.bias.fill_(float(self.mean[column]))
-        self.deep[-1].weight.zero_()
-        self.deep[-1].bias.zero_()
+        self.wide.bias.fill_(float(self.mean[column]) + offset)
+        last = self.deep[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight.zero_()
+        last.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [rows]."""
@@ -58,7 +60,8 @@ class Head(nn.Module):
     def logits(self, x: Floats) -> Floats:
         """Logits of numpy rows, without gradients."""
         with torch.inference_mode():
-            return self(torch.from_numpy(x)).numpy()
+            out: Floats = self(torch.from_numpy(x)).numpy()
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,12 @@ class Calibration:
         """Probabilities of rows; user [rows, USER_COLUMNS] of the subscriber of each row."""
         level = user @ np.asarray(self.user, np.float32) if self.user else np.float32(0)
         z = np.float32(self.slope) * logits + level + np.float32(self.intercept)
-        return (1 / (1 + np.exp(-np.clip(z, -30, 30)))).astype(np.float32)
+        probability: Floats = (1 / (1 + np.exp(-np.clip(z, -30, 30)))).astype(np.float32)
+        return probability
 
     @classmethod
     def fit(cls, logits: Floats, user: Floats, happened: npt.NDArray[np.generic]) -> "Calibration":
-        """Maximum likelihood by Newton's method (Platt 1999), drawn to the identity when rows are few."""
+        """Maximum likelihood by Newton's method (Platt 1999), near the identity when rows are few."""
         x = np.column_stack([logits, user, np.ones(len(logits))]).astype(np.float64)
         y = happened.astype(np.float64)
         prior = np.zeros(x.shape[1])

@@ -35,6 +35,13 @@ REPEAT_FEATURES: Final = (*PERSONAL, *ITEM_FEATURES, *USER_COLUMNS)
 GAP_WEIGHT: Final = 2.0  # imagined gaps of the item's usual length beside the personal ones
 
 
+def debiased(
+    logits: Floats, row: npt.NDArray[np.int32], stats: ItemStatistics, penalty: float
+) -> Floats:
+    """Logits of items at `row` less `penalty` x log popularity: more different items, few hits lost."""
+    return (logits - penalty * stats.log_share[row]).astype(np.float32)
+
+
 def repeat_matrix(p: Pairs, known: Known, taste: Taste, stats: ItemStatistics) -> Floats:
     """Features float32 [pairs known, REPEAT_FEATURES]."""
     at, row, owner = known.pairs, known.row, known.owner

@@ -61,7 +61,8 @@ class Spectrum:
 def unit(x: Floats) -> Floats:
     """Rows scaled to length 1; rows of length 0 stay."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x / np.maximum(length, 1e-9)).astype(np.float32)
+    scaled: Floats = (x / np.maximum(length, 1e-9)).astype(np.float32)
+    return scaled
 
 
 def unit_rows(x: sp.csr_matrix) -> sp.csr_matrix:

@@ -70,7 +70,7 @@ class Taste:
         owner, weight = known.owner, p.decayed[known.pairs, MIDDLE]
 
         def total(values: npt.NDArray[np.generic] | None = None) -> npt.NDArray[np.float64]:
-            return np.bincount(owner, values, n)
+            return np.bincount(owner, values, n).astype(np.float64)
 
         def shares(codes: npt.NDArray[np.int32]) -> Floats:
             cell = owner * CODES + codes[known.row]

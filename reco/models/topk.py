@@ -66,12 +66,14 @@ def unpack(values: Sequence[bytes | None], k: int, version: str) -> TopK:
     made_at = np.zeros(len(values), np.int64)
     wanted, h = version_hash(version), HEADER.itemsize
     rows = [i for i, v in enumerate(values) if v and len(v) >= h]
-    heads = np.frombuffer(b"".join([values[i][:h] for i in rows]), HEADER)  # type: ignore[index]
+    heads = np.frombuffer(b"".join([(values[i] or b"")[:h] for i in rows]), HEADER)
     good = (heads["format"] == FORMAT) & (heads["version"] == wanted)
     for places in np.unique(heads["places"][good]).tolist():
         group = good & (heads["places"] == places)
         at = np.asarray(rows, np.intp)[group]
-        body = np.frombuffer(b"".join([values[i][h:] for i in at]), np.uint8).reshape(len(at), -1)  # type: ignore[index]
+        body = np.frombuffer(b"".join([(values[i] or b"")[h:] for i in at]), np.uint8).reshape(
+            len(at), -1
+        )
         kept = min(places, k)
         items, scores, reasons = (8 * places, 10 * places, PLACE_BYTES * places)
         out.items[at, :kept] = np.ascontiguousarray(body[:, :items]).view("<u8")[:, :kept]

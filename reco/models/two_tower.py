@@ -50,15 +50,20 @@ class TwoTower(nn.Module):
     ) -> None:
         super().__init__()
         items, dim = start.item.shape
+        self.start_taken: Tensor
+        self.start_item: Tensor
+        self.prior: Tensor
+        self.content_tokens: Tensor
         self.taken = nn.Embedding(items, dim)
         self.item = nn.Embedding(items, dim)
         self.content = nn.Embedding(CONTENT_ROWS, dim, padding_idx=0)
         self.profile = nn.Embedding(PROFILE_ROWS, dim, padding_idx=0)
         self.activity = nn.Linear(len(USER_COLUMNS), dim, bias=False)
         self.bias = nn.Parameter(torch.zeros(items))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
-        for table in (self.taken, self.item, self.content, self.profile, self.activity):
-            nn.init.zeros_(table.weight)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
+        nn.init.constant_(self.log_scale, math.log(START_SCALE))
         self.register_buffer("content_tokens", torch.from_numpy(content), persistent=False)
         self.rebase(start, prior)
 
@@ -85,12 +90,20 @@ class TwoTower(nn.Module):
 
     def items(self, id_dropout: float = 0.0) -> Tensor:
         """Unit vectors [items, d]; with id-dropout an item must be known by its content alone."""
-        learned = self.item.weight
+        return self._vectors(self.start_item, self.item.weight, self.content_tokens, id_dropout)
+
+    def items_at(self, rows: Tensor, id_dropout: float = 0.0) -> Tensor:
+        """Unit vectors of some rows."""
+        learned = self.item(rows)
+        return self._vectors(self.start_item[rows], learned, self.content_tokens[rows], id_dropout)
+
+    def _vectors(
+        self, start: Tensor, learned: Tensor, content: Tensor, id_dropout: float
+    ) -> Tensor:
         if id_dropout and self.training:
             keep = torch.rand(len(learned), 1, device=learned.device) >= id_dropout
             learned = learned * keep
-        content = self.content(self.content_tokens).mean(dim=1)
-        return F.normalize(self.start_item + learned + content, dim=1)
+        return F.normalize(start + learned + self.content(content).mean(dim=1), dim=1)
 
     def logits(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits [n, items]."""
