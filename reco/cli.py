@@ -27,12 +27,13 @@ for part in (campaign, preview, report):
 
 @command("demo", main)
 @click.option("--dir", "home", type=click.Path(path_type=Path), help="Home; default: RECO_HOME.")
-@click.option("--shop", type=click.Path(exists=True, path_type=Path), hidden=True)
-def demo_(terminal: Terminal, home: Path | None, shop: Path | None) -> None:
+@click.option("--shop", type=click.Path(exists=True, path_type=Path), help="Another copy of it.")
+@click.option("--training", type=FILE, help="Instead of configs/train.yaml.")
+def demo_(terminal: Terminal, home: Path | None, shop: Path | None, training: Path | None) -> None:
     """The whole line on a real shop: one mail a household, and a report."""
-    from reco.demo import run
+    from reco.demo import TRAINING, run
 
-    terminal.summary("The demo is done", run(terminal, home, shop))
+    terminal.summary("The demo is done", run(terminal, home, shop, training or TRAINING))
 
 
 @command("import", main)

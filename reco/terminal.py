@@ -22,7 +22,8 @@ class Terminal:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = Console(highlight=False)
+        self._stdout = sys.stdout
+        self._out = Console(highlight=False, file=sys.stdout)
         self._err = Console(stderr=True, highlight=False)
 
     @contextmanager
@@ -54,7 +55,7 @@ class Terminal:
         """The result of a command: a dataclass or a mapping of facts."""
         values = _plain(facts)
         if self.as_json:
-            sys.stdout.write(json.dumps(values, default=str, ensure_ascii=False) + "\n")
+            self._stdout.write(json.dumps(values, default=str, ensure_ascii=False) + "\n")
             return
         grids = {name: value for name, value in values.items() if _is_grid(value)}
         table = Table(title=title, title_justify="left", show_header=False, box=None)
@@ -68,7 +69,7 @@ class Terminal:
     def document(self, text: str, title: str, facts: object) -> None:
         """A result that is JSON already; people get the facts that matter."""
         if self.as_json:
-            sys.stdout.write(text + "\n")
+            self._stdout.write(text + "\n")
         else:
             self.summary(title, facts)
 
@@ -81,7 +82,7 @@ class Terminal:
                 "why": error.why,
                 "what_to_do": error.todo,
             }
-            sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
+            self._stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
         self._err.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, soft_wrap=True)
 
 

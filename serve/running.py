@@ -41,7 +41,8 @@ def application(args: AppArgs) -> Iterator[None]:
     try:
         yield
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        # Not serve.shutdown: Ray then tells everybody that the controller's last call failed.
+        serve.delete(APP)
 
 
 def _runs() -> bool:
