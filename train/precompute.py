@@ -19,6 +19,7 @@ from reco.embedded import Services, connect_redis
 from reco.errors import NotFound
 from reco.events.lake import Lake
 from reco.features.online import OnlineStore
+from reco.models.artifact import check_model
 from reco.models.registry import champion
 from reco.models.scorer import Scorer
 from reco.models.topk import pack
@@ -59,6 +60,7 @@ def run(
         )
     if meta is None:
         raise NotFound("There are no online features.", "", "Run `reco features` first.")
+    check_model(model.directory)
     store = SubscriberStore(open_database(services.database_url))
     total, done = store.count(), 0
     rows = [{"users": ids} for ids in _pages(store)]

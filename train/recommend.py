@@ -26,6 +26,7 @@ from reco.errors import InputError, NotFound
 from reco.events.lake import Lake
 from reco.features.history import from_events
 from reco.features.profile import profiles_of
+from reco.models.artifact import check_model
 from reco.models.registry import champion
 from reco.models.scorer import Scorer
 from reco.models.slates import Reason, Slates
@@ -82,6 +83,7 @@ def ask(
         raise NotFound(
             "There is no champion.", "No model was promoted yet.", "Run `reco train` first."
         )
+    check_model(model.directory)
     question = Question(
         lake=lake,
         store=SubscriberStore(open_database(services.database_url)),
@@ -113,6 +115,7 @@ def run(
         Answerer,
         fn_constructor_args=(question, users == "all"),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(rows)),
+        max_restarts=0,  # its arguments could not be given again; another actor takes the work
     )
     parts: dict[int, pl.DataFrame] = {}
     for row in dataset.iter_rows():

@@ -29,6 +29,7 @@ from reco.models.item_statistics import ItemStatistics
 from reco.models.lookalike import Lookalike
 from reco.models.ranker import Calibration
 from reco.models.repeat import REPEAT_FEATURES
+from reco.models.taste import USER_COLUMNS
 from reco.models.towers import Towers
 
 FORMAT: Final = 1
@@ -109,13 +110,10 @@ class Artifact:
     def load(cls, directory: str) -> "Artifact":
         """Read a model. Raises NotFound without one, ModelMismatch when it does not fit this program."""
         source = Path(directory)
-        if not (source / "config.json").is_file():
-            raise NotFound(f"There is no model at {directory}.", "", "Run `reco train` first.")
-        raw = json.loads((source / "config.json").read_text())
-        _check(raw, source)
-        model = raw["model"]
+        check_model(directory)
+        model = json.loads((source / "config.json").read_text())["model"]
         for name in ("repeat_calibration", "explore_calibration"):
-            model[name] = Calibration(**model[name])
+            model[name] = Calibration(**model[name] | {"user": tuple(model[name]["user"])})
         arrays = load_file(source / "statistics.safetensors")
         return cls(
             config=ModelConfig(**model),
@@ -130,10 +128,18 @@ class Artifact:
 
 
 def feature_hash() -> str:
-    """Hash of the ordered features and the layout of histories that a model reads."""
-    return xxhash.xxh3_64_hexdigest(
-        json.dumps([LAYOUT, REPEAT_FEATURES, EXPLORE_FEATURES]).encode()
-    )
+    """Hash of all that program and model must agree on: ordered features, histories, settings."""
+    settings = [f.name for f in fields(ModelConfig)]
+    agreed = [LAYOUT, REPEAT_FEATURES, EXPLORE_FEATURES, USER_COLUMNS, settings]
+    return xxhash.xxh3_64_hexdigest(json.dumps(agreed).encode())
+
+
+def check_model(directory: str) -> None:
+    """Raise NotFound or ModelMismatch, as loading would, without reading the matrices."""
+    source = Path(directory)
+    if not (source / "config.json").is_file():
+        raise NotFound(f"There is no model at {directory}.", "", "Run `reco train` first.")
+    _check(json.loads((source / "config.json").read_text()), source)
 
 
 def _check(raw: dict[str, Any], source: Path) -> None:

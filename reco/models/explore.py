@@ -27,6 +27,7 @@ AFFINITY: Final = (
 )
 EXPLORE_FEATURES: Final = (*AFFINITY, *ITEM_FEATURES, *USER_COLUMNS)
 NEVER: Final = np.float32(-1e9)
+STRIDE: Final = 8
 FLOOR: Final = np.float32(-30)  # retrieval logit of an empty place, as a feature
 
 
@@ -52,14 +53,34 @@ class Candidates:
 def retrieve(
     users: Floats, items: torch.Tensor, bias: Floats, known: Known, count: int
 ) -> Candidates:
-    """Best `count` items by users @ items.T + bias, [n, d] x [m, d] + [m]; what is `known` is left out."""
+    """Best `count` items by users @ items.T + bias, [n, d] x [m, d] + [m], without the `known`."""
+    device = items.device
     with torch.inference_mode():
-        logits = torch.from_numpy(users).to(items.device) @ items.T
-        logits += torch.from_numpy(bias).to(items.device)
-        logits[torch.from_numpy(known.owner), torch.from_numpy(known.row).long()] = float(NEVER)
-        best, row = torch.topk(logits, min(count, items.shape[0]), dim=1)
+        level = torch.from_numpy(bias).to(device)
+        logits = torch.addmm(level, torch.from_numpy(users).to(device), items.T)
+        owner, row = torch.from_numpy(known.owner), torch.from_numpy(known.row).long()
+        logits[owner.to(device), row.to(device)] = float(NEVER)
+        best, row = largest(logits, min(count, items.shape[0]))
     rows, retrieval = row.cpu().numpy().astype(np.int32), best.cpu().numpy()
     return Candidates(rows, retrieval, retrieval - bias[rows])
+
+
+def largest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """torch.topk over the columns of x [n, m], sorted, at half its cost where m is large.
+
+    The k largest lie in the k groups of STRIDE columns whose largest are largest.
+    """
+    n, m = x.shape
+    groups = m // STRIDE
+    if groups <= 2 * k:
+        return torch.topk(x, k, dim=1)
+    peaks = x[:, : groups * STRIDE].reshape(n, STRIDE, groups).amax(dim=1)
+    _, group = torch.topk(peaks, k, dim=1, sorted=False)
+    steps = torch.arange(STRIDE, device=x.device)[None, :, None] * groups
+    rest = torch.arange(groups * STRIDE, m, device=x.device).expand(n, -1)
+    column = torch.cat([(group[:, None, :] + steps).reshape(n, -1), rest], dim=1)
+    best, at = torch.topk(x.gather(1, column), k, dim=1)
+    return best, column.gather(1, at)
 
 
 def explore_matrix(found: Candidates, taste: Taste, stats: ItemStatistics) -> Floats:
@@ -84,4 +105,4 @@ def explore_matrix(found: Candidates, taste: Taste, stats: ItemStatistics) -> Fl
     split = len(AFFINITY) + len(ITEM_FEATURES)
     out[:, :, len(AFFINITY) : split] = stats.features[found.row]
     out[:, :, split:] = taste.user[:, None, :]
-    return out.reshape(n * count, -1)
+    return out.reshape(n * count, len(EXPLORE_FEATURES))

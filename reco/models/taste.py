@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reco.features.pairs import HALF_LIVES_DAYS, Pairs
-from reco.models.item_statistics import CODES, HORIZON_AGE, WINDOW_DAYS, ItemStatistics
+from reco.models.item_statistics import HORIZON_AGE, WINDOW_DAYS, ItemStatistics
 
 Floats = npt.NDArray[np.float32]
 SHORT: Final = HALF_LIVES_DAYS.index(60)
@@ -55,8 +55,8 @@ class Taste:
 
     user      float32 [n, USER_COLUMNS]
     price     float32 [n]         mean of log1p(price) of what they take
-    category  float32 [n, CODES]  share of the decayed events
-    brand     float32 [n, CODES]
+    category  float32 [n, categories]  share of the decayed events
+    brand     float32 [n, brands]
     """
 
     user: Floats
@@ -73,8 +73,9 @@ class Taste:
             return np.bincount(owner, values, n).astype(np.float64)
 
         def shares(codes: npt.NDArray[np.int32]) -> Floats:
-            cell = owner * CODES + codes[known.row]
-            table = np.bincount(cell, weight, n * CODES).reshape(n, CODES)
+            width = int(codes.max(initial=0)) + 1
+            cell = owner * width + codes[known.row]
+            table = np.bincount(cell, weight, n * width).reshape(n, width)
             return (table / np.maximum(whole, 1e-9)[:, None]).astype(np.float32)
 
         whole, items = total(weight), total()
