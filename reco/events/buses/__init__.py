@@ -1,0 +1,1 @@
+"""One module a bus; each keeps the contract of reco.events.bus."""
