@@ -71,6 +71,7 @@ class RedisReader:
         if 0 in shards:
             self._shards[INBOX.encode()] = 0
         self._busy = len(self._shards)  # streams that had something the last time
+        self._read_to: dict[bytes, bytes] = {}
         with _translated():
             self._make_groups()
 
@@ -87,6 +88,7 @@ class RedisReader:
                 self._make_groups()  # somebody emptied the store
                 found = self._read_group(new, count, timeout_s)
         self._busy = len(found)
+        self._read_to |= {stream: entries[-1][0] for stream, entries in found.items()}
         return [
             self._message(stream, entry, fields)
             for stream, entries in found.items()
@@ -122,8 +124,9 @@ class RedisReader:
                 pipeline.xpending(stream, GROUP)
             answers = [found for found in pipeline.execute() if isinstance(found, dict)]
             for (stream, ids), pending in zip(entries.items(), answers, strict=True):
-                # What is not pending was acknowledged, or lies behind everything that was read.
-                pipeline.xtrim(stream, minid=pending["min"] or ids[-1], approximate=True)
+                # Up to what was read, all that is not pending was acknowledged.
+                done = pending["min"] or self._read_to.get(stream, ids[-1])
+                pipeline.xtrim(stream, minid=done, approximate=True)
             pipeline.execute()
 
     def lag(self) -> int:
