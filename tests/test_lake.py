@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reco.errors import ConfigError, InputError, NotFound
+from reco.events.known_ids import KnownIds
 from reco.events.lake import Lake
 from reco.tables import EVENTS, KNOWN_TYPES, type_code, user_bucket
 
@@ -372,3 +373,31 @@ def test_a_root_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
         Lake(str(tmp_path / "file" / "lake"))
     with pytest.raises(ConfigError, match="RECO_LAKE"):
         Lake("nosuchscheme://x/y")
+
+
+def test_landing_batches_is_appending_them_and_says_what_was_new(tmp_path: Path) -> None:
+    landing, appending = Lake(str(tmp_path / "a")), Lake(str(tmp_path / "b"))
+    known = KnownIds()
+    batches = [events(60, first=first) for first in (0, 30, 30, 200, 100)]  # they overlap
+    for batch in batches:
+        before = landing.manifest()
+        landed = landing.land(batch, known)
+        after = landing.manifest()
+
+        assert sum(len(part.rows) for part in landed) == appending.append(batch).new
+        for part in landed:
+            assert (part.before, part.version) == (
+                before.version(part.bucket),
+                after.version(part.bucket),
+            )
+
+    assert everything(landing).equals(everything(appending))
+
+
+def test_landing_knows_what_another_process_appended(lake: Lake) -> None:
+    known = KnownIds()
+    lake.land(events(50), known)
+    lake.append(events(50, first=50))
+
+    assert [] == lake.land(events(100), known)
+    assert [] == lake.land(events(100), KnownIds())

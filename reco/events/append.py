@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from reco.errors import Conflict
 from reco.events.files import Files
 from reco.events.identity import fill_event_ids
+from reco.events.known_ids import KnownIds
 from reco.events.manifest import Manifest, Part, check_types, read_manifest
 from reco.events.schema import conform, polars_schema
 from reco.tables import EVENTS, user_bucket
@@ -33,11 +34,26 @@ class Appended:
     duplicates: int
 
 
-class Writer:
-    """Collects events by bucket; nothing is visible before `commit`. Use it in a `with`."""
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """New rows of a bucket, and between which of its versions they came."""
 
-    def __init__(self, files: Files, buckets: int) -> None:
+    bucket: int
+    before: int  # Manifest.version without these rows
+    version: int  # and with them
+    rows: pl.DataFrame
+
+
+class Writer:
+    """Collects events by bucket; nothing is visible before `commit`. Use it in a `with`.
+
+    With `known`, ids are looked up there and `landed` holds what the commit added.
+    """
+
+    def __init__(self, files: Files, buckets: int, known: KnownIds | None = None) -> None:
+        self.landed: list[Landed] = []
         self._files = files
+        self._known = known
         self._staging = f"staging/{uuid.uuid4().hex}"
         self._held: list[list[pl.DataFrame]] = [[] for _ in range(buckets)]
         self._spilled: list[list[str]] = [[] for _ in range(buckets)]
@@ -96,12 +112,18 @@ class Writer:
         rows = self._fresh(bucket, old)
         if rows.is_empty():
             return old
+        generation = before.generation + 1
+        if self._known is not None:
+            self.landed.append(Landed(bucket, before.version(bucket), generation, rows))
         old, swallowed = _compacted(old, len(rows))
         if swallowed:
             rows = pl.concat([self._scan(swallowed).collect(), rows]).sort(ORDER)
-        part = _describe(rows, f"events/bucket={bucket:02}/part-{uuid.uuid4().hex}.parquet")
+        path = f"events/bucket={bucket:02}/part-{uuid.uuid4().hex}.parquet"
+        part = _describe(rows, path, generation)
         written.append(part)
         self._files.write_parquet(_arrow(rows).cast(EVENTS), part.path, dictionary=DICTIONARY)
+        if self._known is not None:
+            self._known.add(bucket, part, rows["event_id"])
         return (*old, part)
 
     def _fresh(self, bucket: int, old: Sequence[Part]) -> pl.DataFrame:
@@ -113,10 +135,15 @@ class Writer:
         if rows["event_id"].n_unique() < len(rows):
             # Which of several rows is kept must not depend on their order in the file.
             rows = rows.sort(rows.columns).unique("event_id", keep="first", maintain_order=True)
+        if self._known is not None:
+            old = self._known.holders(bucket, rows["event_id"], old, self._ids_of)
         if old:
             known = self._scan(old).select("event_id").collect()
             rows = rows.join(known, on="event_id", how="anti")
         return rows.sort(ORDER)
+
+    def _ids_of(self, part: Part) -> pl.Series:
+        return self._scan([part]).select("event_id").collect()["event_id"]
 
     def _scan(self, parts: Sequence[Part]) -> pl.LazyFrame:
         return self._files.scan(EVENTS, [part.path for part in parts])
@@ -166,14 +193,16 @@ def _with_bucket(events: pl.DataFrame, buckets: int) -> pl.DataFrame:
     return events.join(table, on="user_id", how="left", maintain_order="left")
 
 
-def _describe(rows: pl.DataFrame, path: str) -> Part:
+def _describe(rows: pl.DataFrame, path: str, generation: int) -> Part:
     times = rows.select(
         pl.col("timestamp").min().dt.to_string("iso:strict").alias("first"),
         pl.col("timestamp").max().dt.to_string("iso:strict").alias("last"),
         pl.col("timestamp").null_count().alias("untimed"),
     )
     types = tuple(sorted(rows["type"].unique()))
-    return Part(path=path, rows=len(rows), types=types, **times.row(0, named=True))
+    return Part(
+        path=path, rows=len(rows), types=types, generation=generation, **times.row(0, named=True)
+    )
 
 
 def _arrow(rows: pl.DataFrame) -> pa.Table:

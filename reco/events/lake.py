@@ -15,8 +15,9 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from reco.errors import ConfigError, NotFound
-from reco.events.append import ORDER, Appended, Writer
+from reco.events.append import ORDER, Appended, Landed, Writer
 from reco.events.files import Files
+from reco.events.known_ids import KnownIds
 from reco.events.manifest import Manifest, read_manifest
 from reco.events.schema import conform
 from reco.tables import EVENTS, ITEMS
@@ -24,7 +25,7 @@ from reco.tables import EVENTS, ITEMS
 LAYOUT: Final = 1  # version of the layout of files
 BUCKETS: Final = 16
 
-__all__ = ["Appended", "Lake", "Writer"]
+__all__ = ["Appended", "Lake", "Landed", "Writer"]
 
 
 class Lake:
@@ -65,6 +66,16 @@ class Lake:
         with self.writer() as writer:
             writer.add(events)
             return writer.commit()
+
+    def land(self, events: pl.DataFrame, known: KnownIds) -> list[Landed]:
+        """Append as `append` does, for a stream of small batches; what was new, by bucket.
+
+        `known` is kept from one batch to the next by the process that appends.
+        """
+        with Writer(self._files, self.buckets, known) as writer:
+            writer.add(events)
+            writer.commit()
+            return writer.landed
 
     def writer(self) -> Writer:
         """A Writer: takes any number of frames in little memory, shows all at its commit."""

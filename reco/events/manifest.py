@@ -22,10 +22,15 @@ class Part:
     first: str | None
     last: str | None
     untimed: int = 0  # rows without a timestamp
+    generation: int = 0  # of the manifest that listed it first
 
     def may_hold_before(self, when: datetime) -> bool:
         """Whether a row of the part can lie before `when`; a row without a time always does."""
         return self.untimed > 0 or self.first is None or datetime.fromisoformat(self.first) < when
+
+    def holds_from(self, when: datetime) -> bool:
+        """Whether a row of the part lies at `when` or later."""
+        return self.last is not None and datetime.fromisoformat(self.last) >= when
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,10 @@ class Manifest:
     def of_bucket(self, bucket: int) -> tuple[Part, ...]:
         """Live parts of a bucket."""
         return self.parts[bucket] if bucket < len(self.parts) else ()
+
+    def version(self, bucket: int) -> int:
+        """Generation in which a bucket got its newest rows; 0 for an empty one."""
+        return max((part.generation for part in self.of_bucket(bucket)), default=0)
 
     def paths(self) -> set[str]:
         """Every live path."""
