@@ -52,7 +52,7 @@ class RankerConfig(Strict):
     weight_decay: float = Field(1e-3, ge=0)
     batch: int = Field(4096, ge=64, description="rows a step")
     epochs: int = Field(3, ge=1)
-    popularity_penalty: float = Field(0.06, ge=0, le=1, description="off the logits of repeats")
+    popularity_penalty: float = Field(0.04, ge=0, le=1, description="off the logits of repeats")
     repeat_dates: int = Field(4, ge=1, description="reference dates, step_days apart")
     explore_dates: int = Field(2, ge=1, description="reference dates, horizon_days apart")
     step_days: int = Field(21, ge=1)

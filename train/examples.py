@@ -8,6 +8,7 @@ since on a small machine the two would starve each other.
 import io
 import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,10 +19,12 @@ import polars as pl
 import ray
 import ray.data
 
+from reco.database import open_database
+from reco.embedded import Services
 from reco.events.lake import Lake
 from reco.features.history import Histories, from_events
 from reco.features.profile import profiles_of
-from reco.subscribers.store import SubscriberStore
+from reco.subscribers.store import Subscriber, SubscriberStore
 from reco.tables import user_bucket
 from reco.terminal import Report
 
@@ -116,15 +119,33 @@ def _task(row: dict[str, Any], shared: "ray.ObjectRef[Job]") -> dict[str, bytes]
     return {"shard": pickle.dumps(write_shard(ray.get(shared), row["bucket"], row["members"]))}
 
 
+@contextmanager
+def open_store(services: Services) -> Iterator[SubscriberStore]:
+    """The subscribers of an installation."""
+    engine = open_database(services.database_url)
+    try:
+        yield SubscriberStore(engine)
+    finally:
+        engine.dispose()
+
+
+def pages(store: SubscriberStore, size: int) -> Iterator[list[str]]:
+    """All subscribers in order, some at a time."""
+    page = store.ids(limit=size)
+    while page:
+        yield page
+        page = store.ids(after=page[-1], limit=size)
+
+
 def subscribers(store: SubscriberStore | None) -> Iterator[str]:
-    page = store.ids(limit=PAGE) if store else []
-    while store and page:
+    """All subscribers in order; nobody without a store."""
+    for page in pages(store, PAGE) if store else ():
         yield from page
-        page = store.ids(after=page[-1], limit=PAGE)
 
 
-def subscribers_of(store: SubscriberStore | None, users: Sequence[str]) -> list[Any]:
+def subscribers_of(store: SubscriberStore | None, users: Sequence[str]) -> list[Subscriber | None]:
+    """The subscribers of these ids, None for who is not one."""
     if store is None:
         return [None] * len(users)
-    pages = [store.get(users[start : start + PAGE]) for start in range(0, len(users), PAGE)]
-    return [subscriber for page in pages for subscriber in page]
+    parts = [store.get(users[start : start + PAGE]) for start in range(0, len(users), PAGE)]
+    return [subscriber for part in parts for subscriber in part]

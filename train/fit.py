@@ -6,11 +6,11 @@ same settings are fitted again on everything up to `as_of`, with the calibration
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,6 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from reco.catalogue import Catalogue
-from reco.database import open_database
 from reco.embedded import Services, connect_redis
 from reco.errors import InputError, ModelMismatch, NotFound
 from reco.events.lake import Lake
@@ -29,13 +28,12 @@ from reco.features.targets import strongest
 from reco.models.artifact import Artifact
 from reco.models.registry import Champion, champion, promote
 from reco.models.scorer import Scorer
-from reco.subscribers.store import SubscriberStore
 from reco.tables import item_keys, type_code
 from reco.terminal import Report
 from train.config import TrainConfig
 from train.evaluate import Verdict, judge, judge_slice
 from train.examples import Job as ExampleJob
-from train.examples import Shard, join, materialise, read_shard
+from train.examples import Shard, join, materialise, open_store, read_shard
 from train.loop import LoopJob, train_loop_per_worker
 from train.problem import cells
 from train.timeline import Timeline
@@ -134,10 +132,9 @@ def prepare(
     target = strongest(types) if config.target == "auto" else config.target
     as_of = as_of or end_of(lake)
     version = f"{as_of:%Y%m%dT%H%M%S}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    store = SubscriberStore(open_database(services.database_url))
-    shards = materialise(
-        ExampleJob(lake, store, version, as_of, target, config.rating_from), progress
-    )
+    with open_store(services) as store:
+        examples = ExampleJob(lake, store, version, as_of, target, config.rating_from)
+        shards = materialise(examples, progress)
     histories = join([read_shard(lake, shard.path) for shard in shards])
     catalogue = Catalogue.of(lake.items())
     timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
@@ -199,12 +196,19 @@ def look_at(
     return timeline, report
 
 
-def fit(job: LoopJob, stage: str, progress: Report) -> None:
+def fit(
+    job: LoopJob,
+    stage: str,
+    progress: Report,
+    loop: Callable[[dict[str, Any]], None] = train_loop_per_worker,
+) -> None:
     """One Ray Train run; a worker that dies is replaced and goes on from the last checkpoint."""
     progress(stage, 0, 1)
-    config, gpu = job.config, ray.cluster_resources().get("GPU", 0) >= job.config.workers
+    config = job.config
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpu = resources.get("GPU", 0) >= config.workers
     trainer = TorchTrainer(
-        train_loop_per_worker,
+        loop,
         train_loop_config={"job": job},
         # One CPU a worker leaves one for Ray itself on a small machine.
         scaling_config=ScalingConfig(

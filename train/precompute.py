@@ -5,7 +5,7 @@ Takes the online rows and the champion, gives one packed slate a subscriber with
 """
 
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,22 +14,21 @@ import ray
 import ray.data
 
 from reco.catalogue import Catalogue
-from reco.database import open_database
 from reco.embedded import Services, connect_redis
 from reco.errors import NotFound
 from reco.events.lake import Lake
 from reco.features.online import OnlineStore
-from reco.models.artifact import check_model
-from reco.models.registry import champion
+from reco.models.registry import require_champion
 from reco.models.scorer import Scorer
 from reco.models.topk import pack
-from reco.subscribers.store import SubscriberStore
 from reco.tables import topk_key
 from reco.terminal import Report
+from train.examples import open_store, pages
 
 CHUNK: Final = 256
 TTL_S: Final = 6 * 3600
 PLACES: Final = 50
+MOST_BLOCKS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +46,24 @@ def run(
     services: Services, lake: Lake, progress: Report, *,
     as_of: datetime | None = None, k: int = PLACES, ttl_s: int = TTL_S,
 ) -> PrecomputeSummary:  # fmt: skip
-    """Store the top `k` of all subscribers for `ttl_s` seconds. `as_of`: of the online rows by default.
+    """Store the top `k` of all subscribers for `ttl_s` seconds, by default as of the online rows.
 
     Raises NotFound without a champion or without online features.
     """
-    began = time.perf_counter()
-    redis = connect_redis(services.redis_url)
-    model, meta = champion(redis), OnlineStore(redis).meta()
-    if model is None:
-        raise NotFound(
-            "There is no champion.", "No model was promoted yet.", "Run `reco train` first."
-        )
-    if meta is None:
-        raise NotFound("There are no online features.", "", "Run `reco features` first.")
-    check_model(model.directory)
-    store = SubscriberStore(open_database(services.database_url))
-    total, done = store.count(), 0
-    rows = [{"users": ids} for ids in _pages(store)]
+    began, done = time.perf_counter(), 0
+    with closing(connect_redis(services.redis_url)) as redis, open_store(services) as store:
+        model, meta = require_champion(redis), OnlineStore(redis).meta()
+        if meta is None:
+            raise NotFound("There are no online features.", "", "Run `reco features` first.")
+        total, rows = store.count(), [{"users": page} for page in pages(store, CHUNK)]
     writer = (services.redis_url, lake, model.directory, as_of or meta.as_of, k, ttl_s)
-    dataset = ray.data.from_items(rows, override_num_blocks=max(min(len(rows), 64), 1)).map(
-        Writer, fn_constructor_args=writer, compute=ray.data.ActorPoolStrategy(size=1)
-    ) if rows else None  # fmt: skip
-    for row in dataset.iter_rows() if dataset else ():
+    blocks = max(min(len(rows), MOST_BLOCKS), 1)
+    stored = ray.data.from_items(rows or [{"users": []}], override_num_blocks=blocks).map(
+        Writer,  # type: ignore[arg-type]  # a callable class
+        fn_constructor_args=writer,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=blocks),
+    )
+    for row in stored.iter_rows():
         done += row["stored"]
         progress("precompute", done, total)
     return PrecomputeSummary(done, k, model.version, ttl_s, round(time.perf_counter() - began, 1))
@@ -86,6 +81,7 @@ class Writer:
         self.as_of, self.k, self.ttl_s = as_of, k, ttl_s
 
     def __call__(self, row: dict[str, Any]) -> dict[str, int]:
+        """How many slates of the page were stored."""
         users = list(row["users"])
         slates = self.scorer.score(self.online.fetch(users), self.as_of, self.k)
         pipeline = self.redis.pipeline(transaction=False)
@@ -94,10 +90,3 @@ class Writer:
             pipeline.set(topk_key(user_id), value, ex=self.ttl_s)
         pipeline.execute()
         return {"stored": len(users)}
-
-
-def _pages(store: SubscriberStore) -> Iterator[list[str]]:
-    page = store.ids(limit=CHUNK)
-    while page:
-        yield page
-        page = store.ids(after=page[-1], limit=CHUNK)

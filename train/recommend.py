@@ -7,10 +7,11 @@ lake before that time and not from the online store, so what came later changes 
 import pickle
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +21,18 @@ import ray
 import ray.data
 
 from reco.catalogue import Catalogue
-from reco.database import open_database
 from reco.embedded import Services, connect_redis
-from reco.errors import InputError, NotFound
+from reco.errors import InputError
 from reco.events.lake import Lake
 from reco.features.history import from_events
 from reco.features.profile import profiles_of
-from reco.models.artifact import check_model
-from reco.models.registry import champion
+from reco.models.registry import require_champion
 from reco.models.scorer import Scorer
 from reco.models.slates import Reason, Slates
 from reco.subscribers.store import SubscriberStore
 from reco.tables import RECOMMENDATIONS, user_bucket
 from reco.terminal import Report
-from train.examples import COLUMNS, subscribers, subscribers_of
+from train.examples import COLUMNS, open_store, subscribers, subscribers_of
 
 CHUNK: Final = 256
 OFFER_DEPTH: Final = 2_000  # items scored to rank offers that hold many
@@ -78,30 +77,23 @@ def ask(
 
     Raises NotFound without a champion, InputError when a file cannot be read or names nothing known.
     """
-    model = champion(connect_redis(services.redis_url))
-    if model is None:
-        raise NotFound(
-            "There is no champion.", "No model was promoted yet.", "Run `reco train` first."
+    with closing(connect_redis(services.redis_url)) as redis, open_store(services) as store:
+        question = Question(
+            lake=lake,
+            store=store,
+            directory=require_champion(redis).directory,
+            k=k,
+            as_of=as_of,
+            items=frozenset(read_ids(items, "item_id")) if items else None,
+            offers=read_offers(offers) if offers else None,
+            novel_only=novel_only,
         )
-    check_model(model.directory)
-    question = Question(
-        lake=lake,
-        store=SubscriberStore(open_database(services.database_url)),
-        directory=model.directory,
-        k=k,
-        as_of=as_of,
-        items=frozenset(read_ids(items, "item_id")) if items else None,
-        offers=read_offers(offers) if offers else None,
-        novel_only=novel_only,
-    )
-    who: Sequence[str] | Literal["all"] = (
-        "all" if users == "all" else read_ids(Path(users), "user_id")
-    )
-    return run(question, who, out, progress)
+        who = read_ids(Path(users), "user_id") if users != "all" else users
+        return run(question, who, out, progress)
 
 
 def run(
-    question: Question, users: Sequence[str] | Literal["all"], out: Path, progress: Report
+    question: Question, users: Sequence[str] | str, out: Path, progress: Report
 ) -> RecommendSummary:
     """Write `question.k` ranked items for each of `users`, or for everybody who is known.
 
@@ -112,10 +104,10 @@ def run(
         {"bucket": bucket, "users": ids} for bucket, ids in enumerate(_by_bucket(question, users))
     ]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        Answerer,
-        fn_constructor_args=(question, users == "all"),
+        Answerer,  # type: ignore[arg-type]  # a callable class
+        fn_constructor_args=(question.lake, question.directory, users == "all"),
+        fn_args=([ray.put(question)],),  # in a list, or Ray would copy what is behind it
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(rows)),
-        max_restarts=0,  # its arguments could not be given again; another actor takes the work
     )
     parts: dict[int, pl.DataFrame] = {}
     for row in dataset.iter_rows():
@@ -143,21 +135,17 @@ def run(
 class Answerer:
     """Answers a bucket at a time; holds the Scorer between buckets."""
 
-    def __init__(self, question: Question, everybody: bool) -> None:
-        self.question = question
+    def __init__(self, lake: Lake, directory: str, everybody: bool) -> None:
+        self.catalogue = Catalogue.of(lake.items())
+        self.scorer = Scorer.load(directory, self.catalogue)
         self.everybody = everybody
-        self.catalogue = Catalogue.of(self.question.lake.items())
-        self.scorer = Scorer.load(self.question.directory, self.catalogue)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        table = answer(
-            self.question,
-            self.scorer,
-            self.catalogue,
-            row["bucket"],
-            list(row["users"]),
-            self.everybody,
-        )
+    def __call__(
+        self, row: dict[str, Any], shared: "list[ray.ObjectRef[Question]]"
+    ) -> dict[str, Any]:
+        """The bucket's number and its rows, pickled."""
+        question, users = ray.get(shared[0]), list(row["users"])
+        table = answer(question, self.scorer, self.catalogue, row["bucket"], users, self.everybody)
         return {"bucket": row["bucket"], "table": pickle.dumps(table)}
 
 
@@ -287,7 +275,7 @@ def write(table: pl.DataFrame, out: Path) -> None:
     work.replace(out)
 
 
-def _by_bucket(question: Question, users: Sequence[str] | Literal["all"]) -> list[list[str]]:
+def _by_bucket(question: Question, users: Sequence[str] | str) -> list[list[str]]:
     buckets: list[list[str]] = [[] for _ in range(question.lake.buckets)]
     for user_id in subscribers(question.store) if users == "all" else dict.fromkeys(users):
         buckets[user_bucket(user_id, len(buckets))].append(user_id)

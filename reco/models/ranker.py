@@ -61,7 +61,7 @@ class Head(nn.Module):
     def logits(self, x: Floats) -> Floats:
         """Logits of numpy rows, without gradients."""
         with torch.inference_mode():
-            parts = torch.from_numpy(x).split(BLOCK_ROWS)
+            parts = torch.split(torch.from_numpy(x), BLOCK_ROWS)
             return np.concatenate(
                 [np.zeros(0, np.float32), *(self(part).numpy() for part in parts)]
             )

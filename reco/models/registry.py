@@ -10,6 +10,8 @@ from typing import Final
 
 import redis
 
+from reco.errors import NotFound
+from reco.models.artifact import check_model
 from reco.tables import CHAMPION_KEY
 
 MODEL: Final = "reco"
@@ -28,6 +30,17 @@ def champion(client: redis.Redis) -> Champion | None:
     """The model that serves, None before the first promotion."""
     value = client.get(CHAMPION_KEY)
     return Champion(**json.loads(value)) if value else None
+
+
+def require_champion(client: redis.Redis) -> Champion:
+    """The model that serves, loadable by this program. Raises NotFound, ModelMismatch."""
+    found = champion(client)
+    if found is None:
+        raise NotFound(
+            "There is no champion.", "No model was promoted yet.", "Run `reco train` first."
+        )
+    check_model(found.directory)
+    return found
 
 
 def register(
