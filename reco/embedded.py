@@ -50,6 +50,8 @@ class Services:
     public_url: str
     api_key: str = field(repr=False)
     link_key: bytes = field(repr=False)
+    dkim_key: bytes | None = field(default=None, repr=False)  # PEM; None: the relay signs
+    dkim_selector: str = "reco"
 
     @property
     def artifact_root(self) -> str | None:
@@ -69,7 +71,10 @@ class Services:
             "public_url": self.public_url,
             "api_key": self.api_key,
             "link_key": self.link_key.hex(),
+            "dkim_selector": self.dkim_selector,
         }
+        if self.dkim_key is not None:
+            values["dkim_key"] = self.dkim_key.decode()
         return {f"RECO_{name.upper()}": value for name, value in values.items()}
 
 
@@ -124,7 +129,26 @@ def _services(settings: Settings, home: Path, embedded: Mapping[str, str]) -> Se
         link_key=bytes.fromhex(
             settings.link_key.get_secret_value() if settings.link_key else _key(home, "link")
         ),
+        dkim_key=_pem(settings.dkim_key),
+        dkim_selector=settings.dkim_selector,
     )
+
+
+def _pem(configured: SecretStr | None) -> bytes | None:
+    """The key itself; the setting holds it, or the path of its file."""
+    if configured is None:
+        return None
+    value = configured.get_secret_value()
+    if "-----BEGIN" in value:
+        return value.encode()
+    try:
+        return Path(value).expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            "The DKIM key cannot be read.",
+            error.strerror or str(error),
+            "Set RECO_DKIM_KEY to a PEM file that this user may read, or to the PEM itself.",
+        ) from error
 
 
 def _embedded_mlflow(home: Path) -> str:

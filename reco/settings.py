@@ -37,6 +37,15 @@ class Settings(BaseSettings):
         None, description="signs links: 16 to 64 bytes in hexadecimal; made when missing"
     )
 
+    dkim_key: SecretStr | None = Field(
+        None, description="private key that signs mails, PEM or its path; out: the relay signs"
+    )
+    dkim_selector: str = Field(
+        "reco",
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
+        description="of the key's DNS record",
+    )
+
     @field_validator("link_key")
     @classmethod
     def _hexadecimal(cls, value: SecretStr | None) -> SecretStr | None:

@@ -35,7 +35,7 @@ _SOURCE: Final = re.compile(r"(\bsrc\s*=\s*[\"'])([^\"']+)([\"'])")
 
 def draw_category(category: str) -> bytes:
     """PNG of a category: a drawing that its words suggest, or its initials, and its name."""
-    name = _spoken(category)
+    name = spoken(category)
     ground, ink = _PALETTE[_number(name.lower()) % len(_PALETTE)]
     image = Image.new("RGB", (WIDTH * _OVERSAMPLE, HEIGHT * _OVERSAMPLE), ground)
     pen = ImageDraw.Draw(image)
@@ -84,7 +84,7 @@ def _drawing(name: str) -> Callable[[Canvas], None] | None:
     return None
 
 
-def _spoken(category: str) -> str:
+def spoken(category: str) -> str:
     """ "FROZEN GROCERY" reads as a shout: "Frozen grocery"."""
     name = " ".join(re.split(r"[\s_]+", category.strip())) or "Other"
     return name.capitalize() if name.isupper() else name

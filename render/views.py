@@ -75,6 +75,16 @@ VIEW_FIELDS: Final[Mapping[type, frozenset[str]]] = {
 }
 
 
+def one_line(text: str) -> str:
+    """A title or name as one line: control characters and line breaks become single blanks.
+
+    A line break in a subject would start another header, and cost the mail.
+    """
+    if text.isprintable() and "  " not in text:
+        return text.strip()
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def sample_item(number: int) -> ItemView:
     """An invented pick, for trial renders."""
     return ItemView(

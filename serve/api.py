@@ -14,10 +14,10 @@ from reco.campaigns.ledger import Ledger
 from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
 from reco.errors import RecoError
 from reco.models.slates import Rung, Slates
-from render.compile import compile_template
 from render.reasons import reason_sentence
 from serve.chunks import Choice, Mode, Request
 from serve.graph import Graph
+from serve.letterhead import renderer_of
 from serve.preview import assemble_one
 from serve.schemas import (
     CampaignStatus,
@@ -152,7 +152,7 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
     @v1.post("/campaigns", status_code=202)
     async def create(campaign: Campaign) -> CampaignStatus:
         """Start a campaign; it runs on its own."""
-        await asyncio.to_thread(compile_template, campaign.template)
+        await asyncio.to_thread(renderer_of, campaign)
         stored = await asyncio.to_thread(door.campaigns.create, campaign)
         await asyncio.to_thread(door.start, campaign)
         return await status(stored)

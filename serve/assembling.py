@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reco.catalogue import Catalogue
+from reco.embedded import Services
 from reco.errors import RecoError
-from render.links import LinkSigner
+from reco.models.slates import Rung
 from serve.chunks import (
     Assembled,
     FeatureChunk,
@@ -21,8 +22,9 @@ from serve.chunks import (
     Recommended,
     Withheld,
 )
+from serve.gaps import repeat_gaps
 from serve.rows import lines
-from serve.workshop import Mail, Workshop
+from serve.workshop import Mail, Shown, Workshop
 
 KEPT_CAMPAIGNS = 16
 
@@ -30,11 +32,10 @@ KEPT_CAMPAIGNS = 16
 class MailMaker:
     """Renders and assembles chunks. Threads may share it."""
 
-    def __init__(self, catalogue: Catalogue, link_key: bytes, public_url: str) -> None:
+    def __init__(self, catalogue: Catalogue, services: Services) -> None:
         self._catalogue = catalogue
-        signer = LinkSigner(link_key)
         self._workshop = lru_cache(maxsize=KEPT_CAMPAIGNS)(
-            lambda spec: Workshop(spec, catalogue, signer, link_key, public_url)
+            lambda spec: Workshop(spec, catalogue, services)
         )
 
     def make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
@@ -46,16 +47,15 @@ class MailMaker:
         workshop: Workshop = self._workshop(chunk.request.campaign)
         popular = workshop.popular(picked.popular)
         rows = self._catalogue.index.rows(picked.slates.items)
+        gaps = repeat_gaps(chunk, picked.slates)
+        curious = chunk.personal & (picked.slates.rungs > Rung.LIVE).all(axis=1)
         mails: list[Mail] = []
         made: list[int] = []
         broken: list[Withheld] = []
         for i in range(len(chunk.recipients)):
             try:
-                mails.append(
-                    workshop.mail(
-                        chunk.recipients, i, rows[i], picked.slates.reasons[i], chunk.now, popular
-                    )
-                )
+                shown = Shown(rows[i], picked.slates.reasons[i], gaps[i], bool(curious[i]))
+                mails.append(workshop.mail(chunk.recipients, i, shown, chunk.now, popular))
             except RecoError as error:
                 broken.append(Withheld(chunk.recipients.deliveries[i], error.what))
             else:

@@ -22,12 +22,12 @@ from reco.embedded import Services
 from reco.errors import Conflict, RecoError
 from reco.events.lake import Lake
 from reco.subscribers.store import SubscriberStore
-from render.compile import compile_template
 from serve.audience import enqueue
 from serve.check import check
 from serve.crew import Crew
 from serve.graph import Graph
 from serve.latency import Latency, table_name
+from serve.letterhead import renderer_of
 from serve.senders import SenderOrder
 
 __all__ = ["CampaignSummary", "check", "run"]
@@ -86,7 +86,7 @@ def run(
     this one was cancelled, ServiceUnavailable when a store or the relay is gone: the campaign is
     then paused, with the reason as its note.
     """
-    compile_template(campaign.template)
+    renderer_of(campaign)
     Graph.of_app(scorer_budget_s)
     engine = open_database(services.database_url)
     try:

@@ -18,10 +18,10 @@ from reco.experiments.assignment import arms
 from reco.rules.rules import blocked_rows
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionReason
-from render.compile import compile_template
 from serve.audience import pages
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
+from serve.letterhead import renderer_of
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ def check(
     Needs a Ray cluster in which the application runs. Raises NotFound or TemplateError for the
     template, ServiceUnavailable when a store is gone.
     """
-    compile_template(campaign.template)
+    renderer_of(campaign)
     engine = open_database(services.database_url)
     try:
         subscribers = SubscriberStore(engine)

@@ -72,8 +72,7 @@ class Renderer:
     def __init__(self, home: str) -> None:
         stores = self._stores = Stores(home)
         self._meters = Meters()
-        services = stores.services
-        self._maker = MailMaker(stores.catalogue, services.link_key, services.public_url)
+        self._maker = MailMaker(stores.catalogue, stores.services)
 
     def make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
         """See serve.assembling.MailMaker.make."""

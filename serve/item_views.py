@@ -9,11 +9,11 @@ from render.formats import format_price
 from render.images import image_name
 from render.links import with_utm
 from render.reasons import reason_sentence
-from render.views import ItemView
+from render.views import ItemView, one_line
 
 
 class ItemViews:
-    """Views of one campaign; each (row, reason) is made once."""
+    """Views of one campaign; each (row, reason, gap in days) is made once."""
 
     def __init__(self, catalogue: Catalogue, campaign: Campaign, public_url: str) -> None:
         self._catalogue = catalogue
@@ -21,19 +21,19 @@ class ItemViews:
         self._root = public_url.rstrip("/") + "/"
         self.of = lru_cache(maxsize=65_536)(self._view)
 
-    def _view(self, row: int, reason: int) -> ItemView:
+    def _view(self, row: int, reason: int, gap_days: int = 0) -> ItemView:
         item = self._catalogue.frame.row(row, named=True)
         item_id, category = item["item_id"], item["category"] or ""
         campaign, picture = self._campaign, f"assets/categories/{image_name(category)}"
         price = format_price(item["price"], item["currency"] or campaign.currency, campaign.locale)
         return ItemView(
             item_id=item_id,
-            title=item["title"] or f"{category} {item_id}".strip(),
+            title=one_line(item["title"] or f"{category} {item_id}"),
             price=price,
             image_url=urljoin(self._root, item["image_url"] or picture),
             url=self.link(row),
-            category=category,
-            reason=reason_sentence(reason, category),
+            category=one_line(category),
+            reason=reason_sentence(reason, one_line(category), gap_days or None),
         )
 
     def link(self, row: int) -> str:

@@ -27,7 +27,7 @@ class Stages:
         )
         self.scoring = Scoring(world.catalogue)
         self.picker = Picker(world.catalogue, world.online, Caps(client))
-        self.maker = MailMaker(world.catalogue, services.link_key, services.public_url)
+        self.maker = MailMaker(world.catalogue, services)
 
     def assemble(self, request: Request) -> Assembled:
         chunk = self.reader.read(request)

@@ -173,7 +173,7 @@ def test_segments_look_at_profile_and_features(stages):
 def test_a_mail_that_cannot_be_made_breaks_alone(stages, world):
     with world.engine.begin() as connection:
         connection.exec_driver_sql(
-            "update subscribers set first_name = E'Eve\\nBcc: x@y.example' where user_id = 'u07'"
+            "update subscribers set email = 'élise@mail.example' where user_id = 'u07'"
         )
 
     made = stages.assemble(request(["u07", "u08"]))

@@ -6,7 +6,7 @@ Takes configs/campaigns/*.yaml or the JSON of POST /v1/campaigns, gives a frozen
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from babel import Locale, UnknownLocaleError
@@ -159,7 +159,14 @@ class Campaign(Strict):
     from_email: Address
     reply_to: Address | None = None
     list_id: Line | None = Field(None, description="List-Id; default <id>.<domain of from_email>")
+    unsubscribe_email: Address | None = Field(
+        None, description="takes unsubscriptions by mail; its messages go to POST /v1/inbound"
+    )
     postal_address: Line
+    variables: dict[str, Any] = Field({}, description="values for the template's own variables")
+    interests: tuple[Line, ...] = Field(
+        (), max_length=8, description="categories that new subscribers may ask for, in the mail"
+    )
     picks: int = Field(3, ge=1, le=24, description="items shown in a mail")
     arms: tuple[Arm, ...] = Field((Arm(name="personal", weight=1.0),), min_length=1)
     salt: Line | None = Field(None, description="of the arms' hash; default the id")

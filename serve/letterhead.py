@@ -1,0 +1,73 @@
+"""What a campaign's mails share as text and headers: template, variables, sender, signature."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from reco.campaigns.campaign import Campaign
+from reco.embedded import Services
+from render.compile import compile_template
+from render.dkim import DkimSigner
+from render.message import Sender
+from render.renderer import Renderer
+from render.template import CompiledTemplate
+
+SENDER_ID: Final = 15  # characters at most; Google wants 5 to 15, the same in every mail
+
+
+def renderer_of(campaign: Campaign) -> Renderer:
+    """The campaign's template with its subject and variables.
+
+    Raises NotFound, TemplateError, or ConfigError for a variable that the template does not have.
+    """
+    template = compile_template(campaign.template, subject=campaign.subject)
+    context = {"postal_address": campaign.postal_address, "campaign_id": campaign.id}
+    return Renderer(template, {**_variables(campaign, template), **context})
+
+
+def sender_of(campaign: Campaign) -> Sender:
+    """The headers that are the same in every mail."""
+    list_id = campaign.list_header
+    return Sender(
+        from_name=campaign.from_name,
+        from_email=campaign.from_email,
+        reply_to=campaign.reply_to or "",
+        list_id=list_id if "<" in list_id else f"<{list_id}>",
+        feedback_id=feedback_id(campaign),
+        unsubscribe_email=campaign.unsubscribe_email or "",
+    )
+
+
+def feedback_id(campaign: Campaign) -> str:
+    """Four fields by which Gmail counts complaints: campaign, list, kind of mail, sender."""
+    mailing_list = campaign.list_header.rpartition("<")[2].rstrip(">")
+    sender = domain_of(campaign)[-SENDER_ID:].strip(".-").ljust(5, "x")
+    fields = (campaign.id, mailing_list, "marketing", sender)
+    return ":".join(re.sub(r"[^A-Za-z0-9._-]+", "-", field) for field in fields)
+
+
+def dkim_of(campaign: Campaign, services: Services) -> DkimSigner | None:
+    """Who signs the mails, for the domain of their From; None where the relay does.
+
+    Raises ConfigError when the key cannot be used.
+    """
+    if services.dkim_key is None:
+        return None
+    return DkimSigner(domain_of(campaign), services.dkim_selector, services.dkim_key)
+
+
+def domain_of(campaign: Campaign) -> str:
+    """Domain of the sender's address, in ASCII."""
+    return campaign.from_email.rpartition("@")[2].encode("idna").decode()
+
+
+def _variables(campaign: Campaign, template: CompiledTemplate) -> Mapping[str, object]:
+    """The campaign's own; a template with a brand is told whose mail it is."""
+    given = dict(campaign.variables)
+    brand = template.defaults.get("brand")
+    if isinstance(brand, Mapping):
+        own = given.get("brand")
+        known = {"name": campaign.from_name, "home_url": f"https://{domain_of(campaign)}/"}
+        shared = {name: value for name, value in known.items() if name in brand}
+        given["brand"] = {**shared, **own} if isinstance(own, Mapping) else own or shared
+    return given
