@@ -1,6 +1,7 @@
 """Precomputed slates of the current model, as far as they are in Redis and not too old (TTL)."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ class FreshSlates:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def fetch(self, user_ids: Sequence[str], wanted: Bools, k: int) -> Slates:
+    def fetch(
+        self, user_ids: Sequence[str], wanted: Bools, k: int, as_of: datetime | None = None
+    ) -> Slates:
         """Slates [n, k] in the order of the ids; empty where unwanted, missing or of another model.
 
-        Raises ServiceUnavailable.
+        A replay takes only what is for its time: `as_of`. Raises ServiceUnavailable.
         """
         nothing = Slates.empty(len(user_ids), k)
         rows = np.flatnonzero(wanted).tolist()
@@ -35,4 +38,9 @@ class FreshSlates:
             values: list[Any] = self._redis.mget([topk_key(user_ids[i]) for i in rows])
         except redis.RedisError as error:
             raise ServiceUnavailable("Precomputed slates cannot be read.", str(error)) from error
-        return placed(nothing, wanted, unpack(values, k, model.version).slates)
+        found = unpack(values, k, model.version)
+        slates = found.slates
+        if as_of is not None:
+            other = found.as_of != int(as_of.timestamp())
+            slates = placed(slates, other, Slates.empty(int(other.sum()), k))
+        return placed(nothing, wanted, slates)

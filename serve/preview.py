@@ -1,14 +1,21 @@
-"""One mail as a file, with the decisions behind it: `reco preview`."""
+"""One mail as a page, with the decisions behind it: `reco preview`."""
 
 import asyncio
+from base64 import b64encode
 from dataclasses import dataclass
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reco.campaigns.campaign import Campaign
 from reco.embedded import Services
 from reco.errors import NotFound
 from reco.experiments.assignment import arms
 from reco.models.slates import Rung
+from render.images import inline_images
 from render.reasons import reason_sentence
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
@@ -56,29 +63,71 @@ def write_preview(
     *,
     scorer_budget_s: float = 15.0,
 ) -> PreviewSummary:
-    """Write the HTML part to `out`. Needs a Ray cluster in which the application runs."""
+    """Write a page with the mail at two widths and why it is so, pictures included, to `out`.
+
+    Needs a Ray cluster in which the application runs. Raises NotFound as assemble_one does.
+    """
     made = asyncio.run(assemble_one(Graph.of_app(scorer_budget_s), campaign, user_id, arm))
-    mail, slates = made.rendered[0], made.slates
-    out.write_text(mail.html, encoding="utf-8")
-    picks = [
-        f"{title} ({item_id}): {reason_sentence(reason) or 'no reason'}, "
-        f"{Rung(rung).name.lower()}, {score:.3f}"
-        for item_id, title, reason, rung, score in zip(
-            made.item_ids[0],
-            made.titles[0],
-            slates.reasons[0].tolist(),
-            slates.rungs[0].tolist(),
-            slates.scores[0].tolist(),
-            strict=False,
-        )
-    ]
+    picks = _picks(made)
+    out.write_text(_page(campaign, user_id, made, picks, services), encoding="utf-8")
     return PreviewSummary(
         page=out.resolve(),
-        subject=mail.subject,
-        text=mail.text,
+        subject=made.rendered[0].subject,
+        text=made.rendered[0].text,
         arm=made.arms[0],
-        picks=picks,
+        picks=[f"{p.title} ({p.item_id}): {p.reason}, {p.rung}, {p.score:.3f}" for p in picks],
         removed=made.removed,
         model=made.model_version,
         fallback=made.fallback,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """An item of the mail, in words."""
+
+    item_id: str
+    title: str
+    reason: str
+    rung: str
+    score: float
+
+
+def _picks(made: Assembled) -> list[Pick]:
+    slates = made.slates
+    columns = (slates.reasons[0].tolist(), slates.rungs[0].tolist(), slates.scores[0].tolist())
+    rows = zip(made.item_ids[0], made.titles[0], *columns, strict=False)
+    return [
+        Pick(item_id, title, reason_sentence(reason) or "no reason", Rung(rung).name.lower(), score)
+        for item_id, title, reason, rung, score in rows
+    ]
+
+
+def _page(
+    campaign: Campaign, user_id: str, made: Assembled, picks: list[Pick], services: Services
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("serve", ""), autoescape=True, undefined=StrictUndefined
+    )
+    message = message_from_bytes(made.messages[0], policy=default)
+    mail = made.rendered[0]
+    return environment.get_template("preview.html.jinja").render(
+        campaign=campaign,
+        user_id=user_id,
+        made=made,
+        picks=picks,
+        mail=mail,
+        html=inline_images(mail.html, lambda url: _picture(url, services)),
+        headers=[(name, str(value)) for name, value in message.items()],
+    )
+
+
+def _picture(url: str, services: Services) -> str | None:
+    """A category's picture as a data: URI, so that the page shows it without a server."""
+    if not url.startswith(f"{services.public_url}/assets/"):
+        return None
+    name = Path(unquote(urlsplit(url).path)).name
+    file = services.home / "assets" / "categories" / name
+    if not file.is_file():
+        return None
+    return f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"

@@ -113,10 +113,11 @@ class Reader:
         choice, n = request.choice, len(user_ids)
         width = candidates(choice, request.mode)
         nothing = Slates.empty(n, width)
-        replayed = choice.as_of is not None
         try:
             fresh = (
-                nothing if choice.live or replayed else self._fresh.fetch(user_ids, personal, width)
+                nothing
+                if choice.live
+                else self._fresh.fetch(user_ids, personal, width, choice.as_of)
             )
             wanted = personal
             if choice.rules.seen == "keep" and not self._segments.look_at_features(request):

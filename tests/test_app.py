@@ -7,6 +7,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 import numpy as np
@@ -78,8 +79,21 @@ def test_fresh_slates_of_the_current_model_are_used_and_older_ones_are_not(clien
 
     fresh = client.post("/v1/preview", json=body("u05", arm="personal")).json()["picks"]
     old = client.post("/v1/preview", json=body("u06", arm="personal")).json()["picks"]
+    then = datetime(2026, 1, 5, tzinfo=UTC)
+    redis.set(topk_key("u07"), pack(slates, "v2", int(then.timestamp()))[0])
+    replay = campaign("replay", as_of=then).model_dump(mode="json")
+    replays = [
+        client.post(
+            "/v1/preview", json={"campaign": replay, "user_id": user, "arm": "personal"}
+        ).json()
+        for user in ("u05", "u07")
+    ]
     redis.delete(CHAMPION_KEY)
 
+    assert [{pick["rung"] for pick in replay["picks"]} for replay in replays] == [
+        {"popular"},
+        {"fresh"},
+    ]
     assert [(pick["item_id"], pick["rung"]) for pick in fresh] == [
         ("item-40", "fresh"),
         ("item-41", "fresh"),

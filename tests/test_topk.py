@@ -28,14 +28,14 @@ def test_what_was_packed_comes_back(n: int, places: int, k: int) -> None:
     assert (found.slates.reasons[:, :kept] == stored.reasons[:, :kept]).all()
     assert (found.slates.rungs[:, :kept] == Rung.FRESH).all()
     assert (found.slates.items[:, kept:] == 0).all()
-    assert (found.made_at == 1_700_000_000).all()
+    assert (found.as_of == 1_700_000_000).all()
 
 
 def test_slates_of_another_model_are_not_used() -> None:
     found = unpack(pack(slates(3, 5), "v1", 1), 5, "v2")
 
     assert not found.slates.items.any()
-    assert not found.made_at.any()
+    assert not found.as_of.any()
 
 
 def test_missing_and_damaged_values_are_empty_places() -> None:

@@ -7,7 +7,7 @@ Takes the online rows and the champion, gives one packed slate a subscriber with
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import ray
@@ -85,7 +85,7 @@ class Writer:
         users = list(row["users"])
         slates = self.scorer.score(self.online.fetch(users), self.as_of, self.k)
         pipeline = self.redis.pipeline(transaction=False)
-        values = pack(slates, self.scorer.version, int(datetime.now(UTC).timestamp()))
+        values = pack(slates, self.scorer.version, int(self.as_of.timestamp()))
         for user_id, value in zip(users, values, strict=True):
             pipeline.set(topk_key(user_id), value, ex=self.ttl_s)
         pipeline.execute()

@@ -14,9 +14,9 @@ import xxhash
 from reco.models.slates import Rung, Slates
 
 FORMAT: Final = 1
-# Format, number of places, spare, hash of the model's version, time at which it was made (s).
+# Format, number of places, spare, hash of the model's version, time (s) that the slate is for.
 HEADER: Final = np.dtype(
-    [("format", "u1"), ("places", "u1"), ("spare", "<u2"), ("version", "<u4"), ("made_at", "<i8")]
+    [("format", "u1"), ("places", "u1"), ("spare", "<u2"), ("version", "<u4"), ("as_of", "<i8")]
 )
 PLACE_BYTES: Final = 8 + 2 + 1  # key u8, score f2, reason u1
 
@@ -26,11 +26,11 @@ class TopK:
     """Slates of n subscribers as they were stored.
 
     slates    rung FRESH where a slate was found
-    made_at   int64 [n]  time (s) at which each was made, 0 where there is none
+    as_of     int64 [n]  time (s) that each is for: nothing later was known; 0 where there is none
     """
 
     slates: Slates
-    made_at: npt.NDArray[np.int64]
+    as_of: npt.NDArray[np.int64]
 
 
 def version_hash(version: str) -> int:
@@ -38,15 +38,15 @@ def version_hash(version: str) -> int:
     return xxhash.xxh32_intdigest(version.encode())
 
 
-def pack(slates: Slates, version: str, made_at: int) -> list[bytes]:
+def pack(slates: Slates, version: str, as_of: int) -> list[bytes]:
     """One value a subscriber."""
     n, k = slates.items.shape
     head = np.zeros(1, HEADER)
-    head["format"], head["places"], head["version"], head["made_at"] = (
+    head["format"], head["places"], head["version"], head["as_of"] = (
         FORMAT,
         k,
         version_hash(version),
-        made_at,
+        as_of,
     )
     body = np.concatenate(
         [
@@ -63,7 +63,7 @@ def pack(slates: Slates, version: str, made_at: int) -> list[bytes]:
 def unpack(values: Sequence[bytes | None], k: int, version: str) -> TopK:
     """Slates with k places behind stored values; one that is missing or of another model is empty."""
     out = Slates.empty(len(values), k)
-    made_at = np.zeros(len(values), np.int64)
+    as_of = np.zeros(len(values), np.int64)
     wanted, h = version_hash(version), HEADER.itemsize
     rows = [i for i, v in enumerate(values) if v and len(v) >= h]
     heads = np.frombuffer(b"".join([(values[i] or b"")[:h] for i in rows]), HEADER)
@@ -79,6 +79,6 @@ def unpack(values: Sequence[bytes | None], k: int, version: str) -> TopK:
         out.items[at, :kept] = np.ascontiguousarray(body[:, :items]).view("<u8")[:, :kept]
         out.scores[at, :kept] = np.ascontiguousarray(body[:, items:scores]).view("<f2")[:, :kept]
         out.reasons[at, :kept] = body[:, scores:reasons][:, :kept]
-        made_at[at] = heads["made_at"][group]
+        as_of[at] = heads["as_of"][group]
     out.rungs[out.items != 0] = Rung.FRESH
-    return TopK(out, made_at)
+    return TopK(out, as_of)
