@@ -21,7 +21,7 @@ def softmax(values):
     return exp / exp.sum(axis=1, keepdims=True)
 
 
-def simulate(seed, n=1_000, actions=6):
+def simulate(seed, n=2_000, actions=6):
     """A log of contextual decisions with a known mean reward of the new policy."""
     rng = np.random.default_rng(seed)
     taste = np.random.default_rng(99).normal(size=(4, actions))
@@ -45,6 +45,7 @@ def truth():
     return float((softmax(context @ taste) * rate).sum(axis=1).mean())
 
 
+@pytest.mark.slow
 def test_the_truth_is_within_two_standard_errors_in_most_of_200_runs(truth):
     hits = dict.fromkeys(("ips", "snips", "dr"), 0)
     errors = dict.fromkeys(hits, 0.0)
@@ -82,7 +83,7 @@ def test_a_log_without_overlap_is_refused():
     found = evaluate(reward, logged, Policy(np.zeros_like(logged)))
 
     assert () == found.estimates
-    assert "Only 0 of 1000 units" in found.overlap.warning
+    assert "Only 0 of 2000 units" in found.overlap.warning
     assert not found.passes()
 
 
