@@ -18,6 +18,12 @@ from reco.errors import ServiceUnavailable
 
 OBJECT_STORE_BYTES: Final = 1_000_000_000  # Ray's own choice, a third of the memory, is too greedy
 LOOPBACK: Final = "127.0.0.1"
+# Nothing calls home, and a new registry is made without a line for each of its tables.
+QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
 
 
 @contextmanager
@@ -35,13 +41,14 @@ def connect(services: Services, *, verbose: bool = False, bars: bool = False) ->
         quieten(bars=bars)
         yield
         return
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
-    env_vars = workers_environment(services.environment())
+    env_vars = workers_environment(QUIET | services.environment())
     try:
         if address:
             _init(address=address, runtime_env={"env_vars": env_vars}, log_to_driver=verbose)
         else:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             # `uv run` would make Ray build an environment for its workers; ours is complete.
             os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
             _init(
@@ -59,6 +66,9 @@ def connect(services: Services, *, verbose: bool = False, bars: bool = False) ->
 
 
 def _init(**arguments: Any) -> None:
+    # That a local cluster asks for a token is said above, not at each command.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         ray.init(logging_level=logging.WARNING, **arguments)
     except (ConnectionError, TimeoutError, RuntimeError) as error:
