@@ -1,9 +1,14 @@
 """A small model made of random numbers: the right shapes without a training run."""
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
 from reco.catalogue import Catalogue
+from reco.events.lake import Lake
+from reco.events.schema import conform
 from reco.features.history import RECORD, Histories
 from reco.models.artifact import Artifact, ModelConfig
 from reco.models.explore import EXPLORE_FEATURES
@@ -14,9 +19,10 @@ from reco.models.repeat import REPEAT_FEATURES
 from reco.models.spectral import unit
 from reco.models.taste import USER_COLUMNS
 from reco.models.towers import Towers
-from reco.tables import ITEMS, item_keys, type_code
+from reco.tables import EVENTS, ITEMS, item_keys, type_code
 
 DAY = 17_500  # 2017-11-30
+START = datetime(1970, 1, 1, tzinfo=UTC)
 LEVEL = (0.0,) * len(USER_COLUMNS)
 
 
@@ -96,3 +102,24 @@ def histories_of(
     profile = np.zeros((len(sizes), 4), np.uint32)
     profile[:, 0] = 0 if tokens is None else tokens
     return Histories.of(np.repeat(np.arange(len(sizes)), sizes), records, len(sizes), profile)
+
+
+def small_lake(root: Path, catalogue: Catalogue, users: int = 40, seed: int = 3) -> Lake:
+    """A lake with purchases of a year, the last 28 days of which lie after DAY."""
+    draw = np.random.default_rng(seed)
+    n = users * 30
+    when = [START + timedelta(days=float(d)) for d in DAY - 330 + draw.random(n) * 358]
+    events = pl.DataFrame(
+        {
+            "event_id": [f"e{i}" for i in range(n)],
+            "user_id": [f"u{i % users:03d}" for i in range(n)],
+            "type": "purchase",
+            "timestamp": pl.Series(when, dtype=pl.Datetime("us", "UTC")),
+            "item_id": catalogue.item_ids[draw.integers(0, len(catalogue), n)],
+            "value": draw.random(n) * 9,
+        }
+    )
+    lake = Lake(str(root))
+    lake.write_items(catalogue.frame)
+    lake.append(conform(events, EVENTS))
+    return lake

@@ -59,7 +59,10 @@ class Reporter:
         return int(saved["epochs"])
 
     def epoch(self, stage: Stage, epoch: int, course: Course, loss: float, examples: int) -> None:
-        """Report an epoch with a checkpoint of everything so far. A barrier: all workers call it."""
+        """Report an epoch with a checkpoint of everything so far.
+
+        A barrier: all workers call it.
+        """
         seconds = time.perf_counter() - self._began
         speed = examples / max(seconds, 1e-9)
         metrics = {f"{stage.name}_loss": loss, f"{stage.name}_examples_per_s": speed}

@@ -10,6 +10,8 @@ from reco.errors import ConfigError
 
 
 class Strict(BaseModel):
+    """Settings of which none may be misspelt."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -89,7 +91,10 @@ class TrainConfig(Strict):
 
 
 def load_config(path: Path | None) -> TrainConfig:
-    """The settings in a YAML file; the stock ones without it. Raises ConfigError with all mistakes."""
+    """The settings in a YAML file; the stock ones without it.
+
+    Raises ConfigError with all mistakes.
+    """
     if path is None:
         return TrainConfig()
     try:

@@ -70,7 +70,10 @@ def judge_slice(
     known: npt.NDArray[np.bool_],
     repeats: bool,
 ) -> Slice:
-    """The slice after the end of a timeline; `known` masks the catalogue by what the model can show."""
+    """The slice after the end of a timeline.
+
+    `known` masks the catalogue by what the model can show.
+    """
     past = timeline.everything(histories)
     answers = timeline.labels(
         histories, timeline.end_day, event_type, catalogue.index, len(catalogue)

@@ -1,30 +1,29 @@
-"""The train stage: data report, examples, a fit that stops before the last horizon, the gate, the final fit.
+"""The train stage.
 
-The gate judges a model that was fitted before the validation cut (one horizon before `as_of`); if it wins, the
-same settings are fitted again on everything up to `as_of`, with the calibration of the first.
+Data report, examples, a fit that stops before the last horizon, the gate, the final fit.
+
+The gate judges a model that was fitted before the validation cut (one horizon before `as_of`); if
+it wins, the same settings are fitted again on everything up to `as_of`, with the calibration of
+the first.
 """
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import polars as pl
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from reco.catalogue import Catalogue
 from reco.embedded import Services, connect_redis
-from reco.errors import InputError, ModelMismatch, NotFound
+from reco.errors import ModelMismatch, NotFound
 from reco.events.lake import Lake
-from reco.features.history import Histories, cutoff_day
-from reco.features.pairs import pairs
-from reco.features.targets import strongest
+from reco.features.history import cutoff_day
 from reco.models.artifact import Artifact
 from reco.models.registry import Champion, champion, promote
 from reco.models.scorer import Scorer
@@ -32,28 +31,11 @@ from reco.tables import item_keys, type_code
 from reco.terminal import Report
 from train.config import TrainConfig
 from train.evaluate import Verdict, judge, judge_slice
-from train.examples import Job as ExampleJob
-from train.examples import Shard, join, materialise, open_store, read_shard
 from train.loop import LoopJob, train_loop_per_worker
-from train.problem import cells
-from train.timeline import Timeline
+from train.plan import DataReport, Plan, prepare
 from train.tracking import Tracking
 
 LATER_STEPS: Final = 1000  # the final fit's metrics stand behind those of the validation fit
-
-
-@dataclass(frozen=True, slots=True)
-class DataReport:
-    """What there is to learn from."""
-
-    target: str
-    events: int
-    users: int
-    items: int
-    first: datetime | None
-    last: datetime | None
-    repeat_share: float  # of what is taken in the last horizon, what the subscriber had before
-    repeats: bool  # so these are recommended again
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +51,6 @@ class FitSummary:
     validation: str
     data: DataReport
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A run before its first fit; `job` is the fit that stops at the validation cut."""
-
-    version: str
-    as_of: datetime
-    job: LoopJob
-    histories: Histories
-    catalogue: Catalogue
-    timeline: Timeline
-    report: DataReport
 
 
 def run(
@@ -116,84 +85,6 @@ def run(
         data=plan.report,
         seconds=round(time.perf_counter() - began, 1),
     )
-
-
-def prepare(
-    config: TrainConfig, services: Services, lake: Lake, as_of: datetime | None, progress: Report
-) -> Plan:
-    """Choose the target, write the examples, look at the data."""
-    types = lake.manifest().types()
-    if not types:
-        raise NotFound(
-            "There is nothing to train on.",
-            "The lake holds no events.",
-            "Run `reco import events FILE...`.",
-        )
-    target = strongest(types) if config.target == "auto" else config.target
-    as_of = as_of or end_of(lake)
-    version = f"{as_of:%Y%m%dT%H%M%S}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    with open_store(services) as store:
-        examples = ExampleJob(lake, store, version, as_of, target, config.rating_from)
-        shards = materialise(examples, progress)
-    histories = join([read_shard(lake, shard.path) for shard in shards])
-    catalogue = Catalogue.of(lake.items())
-    timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
-    job = LoopJob(
-        lake=lake,
-        shards=tuple(shard.path for shard in shards),
-        directory=lake.path("models", f"{version}-validation"),
-        checkpoints=str(services.home / "checkpoints"),
-        config=config,
-        target=target,
-        as_of=as_of.isoformat(),
-        end_day=timeline.end_day,
-        timeless=timeline.timeless,
-        repeats=report.repeats,
-    )
-    return Plan(version, as_of, job, histories, catalogue, timeline, report)
-
-
-def look_at(
-    histories: Histories,
-    catalogue: Catalogue,
-    shards: Sequence[Shard],
-    target: str,
-    config: TrainConfig,
-    end_day: int,
-) -> tuple[Timeline, DataReport]:
-    """The validation cut and the data report. Raises InputError when there is too little to learn from."""
-    records = histories.records[histories.records["type"] == type_code(target)]
-    timeless = not (records["day"] > 0).any()
-    timeline = Timeline(
-        0 if timeless else end_day - config.horizon_days, config.horizon_days, timeless
-    )
-    labels = timeline.labels(
-        histories, timeline.end_day, type_code(target), catalogue.index, len(catalogue)
-    )
-    had = pairs(
-        timeline.everything(histories), 1 if timeless else timeline.end_day, type_code(target)
-    )
-    if not labels.nnz or not len(had):
-        raise InputError(
-            f"There is too little to learn from: no {target} events of known items on both sides of the validation cut.",
-            f"{len(records)} compacted {target} events; the cut lies {config.horizon_days} days before the end.",
-            "Import the items and a longer history, choose another `target`, or shorten `horizon_days`.",
-        )
-    row = catalogue.index.rows(had.item)
-    again = cells(labels, had.owner[row >= 0], row[row >= 0]).sum() / labels.nnz
-    repeats = again >= config.repeats_from if config.repeats == "auto" else config.repeats == "keep"
-    first, last = [s.first for s in shards if s.first], [s.last for s in shards if s.last]
-    report = DataReport(
-        target=target,
-        events=sum(s.events for s in shards),
-        users=sum(s.users for s in shards),
-        items=len(set().union(*(s.items for s in shards))),
-        first=min(first, default=None),
-        last=max(last, default=None),
-        repeat_share=round(float(again), 4),
-        repeats=bool(repeats),
-    )
-    return timeline, report
 
 
 def fit(
@@ -274,7 +165,10 @@ def _old(old: Champion, plan: Plan) -> dict[str, Scorer]:
 
 
 def final_job(job: LoopJob, plan: Plan, lake: Lake) -> LoopJob:
-    """The same settings on everything, with the calibration that was fitted on the validation slice."""
+    """The same settings on everything.
+
+    With the calibration that was fitted on the validation slice.
+    """
     first = Artifact.load(job.directory).config
     return replace(
         job,
@@ -283,14 +177,6 @@ def final_job(job: LoopJob, plan: Plan, lake: Lake) -> LoopJob:
         calibrations=(first.repeat_calibration, first.explore_calibration),
         first_step=LATER_STEPS,
     )
-
-
-def end_of(lake: Lake) -> datetime:
-    """Midnight after the last event; now where events have no time."""
-    last = lake.events(columns=["timestamp"]).select(pl.col("timestamp").max()).collect().item()
-    if last is None:
-        return datetime.now(UTC)
-    return (last + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def describe(plan: Plan, wins: bool) -> str:

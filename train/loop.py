@@ -111,6 +111,7 @@ def run_stage(stage: Stage, workers: Workers, report: Reporter) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.rate, total_steps=steps)
     course = Course(optimiser, schedule)
     for epoch in range(report.begin(stage, course), stage.epochs):
+        torch.manual_seed(epoch)  # the same dropout after a resumption
         total, examples = 0.0, 0
         for loss, count in stage.losses(epoch):
             optimiser.zero_grad(set_to_none=True)

@@ -1,4 +1,6 @@
-"""The precompute stage: the top K of every subscriber into Redis, so that a campaign need not score.
+"""The precompute stage.
+
+The top K of every subscriber into Redis, so that a campaign need not score.
 
 Takes the online rows and the champion, gives one packed slate a subscriber with a TTL
 (reco.models.topk), stamped with the model's version. Ray Data over pages of subscribers.

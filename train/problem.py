@@ -1,7 +1,7 @@
 """A training run as one worker sees it: its subscribers, the model's items, and reference dates.
 
-Takes the worker's histories, gives rows for the heads and bags for the towers. Sums over all subscribers go
-through Workers, so that several workers agree on every statistic.
+Takes the worker's histories, gives rows for the heads and bags for the towers. Sums over all
+subscribers go through Workers, so that several workers agree on every statistic.
 """
 
 from collections.abc import Iterator
@@ -172,7 +172,7 @@ class Reference:
         return np.concatenate(features), np.concatenate(labels)
 
     def explore_rows(self, towers: Towers) -> tuple[Floats, Floats]:
-        """Features [subscribers, candidates, F] and labels [subscribers, candidates] of new candidates."""
+        """Features [n, c, F] and labels [n, c] of the c new candidates of n subscribers."""
         count = min(self.problem.config.ranker.candidates, self.problem.items)
         features, labels = [], []
         item = torch.from_numpy(towers.item)

@@ -86,6 +86,7 @@ def repeat_stage(problem: Problem, device: torch.device) -> HeadStage:
     dates = problem.references(config.repeat_dates, config.step_days)
     parts = [reference.repeat_rows() for reference in dates]
     x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    torch.manual_seed(problem.config.seed)  # so that a resumed run starts from the same weights
     head = Head(len(REPEAT_FEATURES), config.hidden)
     head.standardise(*moments(x, problem.workers))
     taken, rows = problem.workers.sum(np.array([float(y.sum()), float(len(y))]))
@@ -102,6 +103,7 @@ def explore_stage(
     """Softmax over each subscriber's candidates: which of the new ones did they take?"""
     config = problem.config.ranker
     x, y = (np.concatenate(part) for part in zip(*rows[-config.explore_dates :], strict=True))
+    torch.manual_seed(problem.config.seed)
     head = Head(len(EXPLORE_FEATURES), config.hidden)
     head.standardise(*moments(x.reshape(-1, x.shape[2]), problem.workers))
     head.start_from(EXPLORE_FEATURES.index("retrieval"), 0.0)

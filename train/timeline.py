@@ -1,7 +1,8 @@
 """Where the past ends and the future begins, at every reference date of a training run.
 
 A shop with times is cut by days: the past is before a day, the labels are in the horizon after it.
-A shop without times is cut by a stable hash of (subscriber, item): one tenth of the pairs is hidden.
+A shop without times is cut by a stable hash of (subscriber, item): one tenth of the pairs is
+hidden.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ Mask = npt.NDArray[np.bool_]
 class Timeline:
     """Reference dates up to `end_day`, the first day that may not be seen.
 
-    Without times a date is a fold, 0 .. FOLDS - 1; `end_day` 0 hides fold 0, any other hides nothing.
+    Without times a date is a fold, 0 .. FOLDS - 1; `end_day` 0 hides fold 0, any other hides
+    nothing.
     """
 
     end_day: int
@@ -49,7 +51,10 @@ class Timeline:
     def labels(
         self, histories: Histories, day: int, event_type: int, index: KeyIndex, items: int
     ) -> sp.csr_matrix:
-        """0/1 matrix [subscribers, items] of what happened after a reference date, within the horizon."""
+        """0/1 matrix [subscribers, items] of what happened after a reference date.
+
+        Within the horizon.
+        """
         records = histories.records
         row = index.rows(records["item"])
         future = self._future(histories, day) & (records["type"] == event_type) & (row >= 0)

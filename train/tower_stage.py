@@ -1,9 +1,9 @@
 """The towers' part of a training run: one epoch a reference date, forward in time.
 
 The candidates of a date are collected before the towers see its labels, so that the explore head
-learns from scores as good as those that it will be given, and no better. On each date the towers also
-have to beat their own start, which knows nothing of what was learned; if they do not, the corrections
-are dropped.
+learns from scores as good as those that it will be given, and no better. On each date the towers
+also have to beat their own start, which knows nothing of what was learned; if they do not, the
+corrections are dropped.
 """
 
 import math
@@ -80,7 +80,7 @@ class TowerStage:
         return self._start(self.end), self.start
 
     def _corrections_help(self) -> bool:
-        """Whether the learned towers found more than their start on the dates before they learned from them."""
+        """Whether the learned towers found more than their start on dates not yet learned from."""
         gain = sum(hits(rows) for rows in self.learned) - sum(hits(rows) for rows in self.start)
         return bool(self.problem.workers.sum(np.array([gain]))[0] > 0)
 

@@ -1,4 +1,7 @@
-"""What the workers of a training run do together: add up, agree, average gradients. One worker is alone."""
+"""What the workers of a training run do together: add up, agree, average gradients.
+
+One worker is alone.
+"""
 
 from typing import Any
 
@@ -12,7 +15,10 @@ Array = npt.NDArray[Any]
 
 
 class Workers:
-    """The process group of this run; every method must be called by all workers, in the same order."""
+    """The process group of this run.
+
+    Every method must be called by all workers, in the same order.
+    """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

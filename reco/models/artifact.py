@@ -1,16 +1,16 @@
 """A trained model as files: what training writes, a replica reads, and nothing else.
 
-    config.json            what it was trained for, the ordered features and their hash, calibrations
+    config.json            what it was trained for, ordered features, their hash, calibrations
     items.json             item ids, in the order of the rows of every matrix
     heads.safetensors      the two heads of the ranker
     statistics.safetensors what was known of the items as of training; segments of cold subscribers
     tower_*.npy            item vectors in a subscriber's bag and as a candidate, and small tables
 
-No pickles. The directory appears at once, complete, by a rename; every file's hash stands in config.json.
+No pickles. The directory appears at once, complete, by a rename; every file's hash stands in
+config.json.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, fields
@@ -78,7 +78,10 @@ class Artifact:
     lookalike: Lookalike
 
     def save(self, directory: str) -> None:
-        """Write all files; readers see the directory complete or not at all. An older one is replaced."""
+        """Write all files; readers see the directory complete or not at all.
+
+        An older one is replaced.
+        """
         target = Path(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -104,11 +107,14 @@ class Artifact:
         (work / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
         if target.exists():
             shutil.rmtree(target)
-        os.replace(work, target)
+        work.replace(target)
 
     @classmethod
     def load(cls, directory: str) -> "Artifact":
-        """Read a model. Raises NotFound without one, ModelMismatch when it does not fit this program."""
+        """Read a model.
+
+        Raises NotFound without one, ModelMismatch when it does not fit this program.
+        """
         source = Path(directory)
         check_model(directory)
         model = json.loads((source / "config.json").read_text())["model"]

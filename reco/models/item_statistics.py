@@ -1,4 +1,6 @@
-"""What is known of each item as of a day: popularity, trend, repeat behaviour, price, category, brand.
+"""What is known of each item as of a day.
+
+Popularity, trend, repeat behaviour, price, category, brand.
 
 Takes histories (bucket by bucket: the sums add up), gives arrays over the rows of the model.
 The same statistics are used for training, at an earlier day, and stand in the artifact for serving.
@@ -50,7 +52,10 @@ class ItemSums:
 def item_sums(
     histories: Histories, index: KeyIndex, items: int, as_of_day: int, event_type: int
 ) -> ItemSums:
-    """Sums over the events of one type before `as_of_day`; items that `index` does not know are left out."""
+    """Sums over the events of one type before `as_of_day`.
+
+    Items that `index` does not know are left out.
+    """
     p = pairs(histories, as_of_day, event_type)
     row = index.rows(p.item)
     known = row >= 0

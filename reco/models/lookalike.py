@@ -31,9 +31,14 @@ class Lookalike:
     lift: Floats
 
     @classmethod
-    def of(cls, takers: npt.NDArray[np.float64], members: npt.NDArray[np.float64],
-           tokens: npt.NDArray[np.uint32], share: Floats, rows: npt.NDArray[np.int32]) -> "Lookalike":  # fmt: skip
-        """From takers [t, m] and active members [t] of each token; `share` [m] of all for `rows` [m]."""
+    def of(
+        cls, takers: npt.NDArray[np.float64], members: npt.NDArray[np.float64],
+        tokens: npt.NDArray[np.uint32], share: Floats, rows: npt.NDArray[np.int32],
+    ) -> "Lookalike":  # fmt: skip
+        """From takers [t, m] and active members [t] of each token.
+
+        `share` [m] of all for `rows` [m].
+        """
         floor = np.maximum(share, 1e-6)
         segment = (takers + SHRINKAGE * floor) / (members + SHRINKAGE)[:, None]
         return cls(
@@ -55,7 +60,10 @@ class Lookalike:
 def token_takers(
     profiles: npt.NDArray[np.uint32], took: npt.NDArray[np.bool_], tokens: npt.NDArray[np.uint32]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Takers [t, m] and members [t] of each token; profiles [n, width], took [n, m]. Adds up over buckets."""
+    """Takers [t, m] and members [t] of each token; profiles [n, width], took [n, m].
+
+    Adds up over buckets.
+    """
     takers = np.zeros((len(tokens), took.shape[1]))
     members = np.zeros(len(tokens))
     at = np.searchsorted(tokens, profiles)

@@ -1,7 +1,9 @@
-"""Losses of the towers: softmax over the whole catalogue, or over sampled items with corrected logits.
+"""Losses of the towers.
 
-Only items that were new to a subscriber count, as answers and as alternatives: what they had before has a
-head of its own. In-batch negatives alone are not offered: they punish popular items (MODEL notes).
+Softmax over the whole catalogue, or over sampled items with corrected logits.
+
+Only items that were new to a subscriber count, as answers and as alternatives: what they had
+before has a head of its own. In-batch negatives alone are not offered: they punish popular items.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,10 @@ LogQ = Literal["none", "classic", "corrected"]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a batch of n subscribers took and had: sparse 0/1 [n, items] each, apart from one another."""
+    """What a batch of n subscribers took and had.
+
+    Sparse 0/1 [n, items] each, apart from one another.
+    """
 
     novel: sp.csr_matrix
     seen: sp.csr_matrix
@@ -47,7 +52,7 @@ def sampled_softmax(
 ) -> Tensor:
     """The same over sampled alternatives; `logq` says how the sampling is undone."""
     device = towers.bias.device
-    owner, positive = _cells(answers.novel, device)
+    owner, _ = _cells(answers.novel, device)
     rows = torch.from_numpy(np.concatenate([draw.items, answers.novel.indices])).to(device)
     users, items = towers.users(bags), towers.items_at(rows.long(), id_dropout)
     bias = (towers.prior + towers.bias)[rows.long()]

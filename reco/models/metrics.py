@@ -19,8 +19,9 @@ RESAMPLES = 1000
 class Ranking:
     """Metrics at k: one number a judged user, and of the whole.
 
-    ndcg, recall, hit           float64 [judged]; recall = hits / answers, ideal DCG cut at min(k, answers)
-    repeat_recall               mean over the users with an answer that they had before, NaN without any
+    ndcg, recall, hit           float64 [judged]; recall is hits / answers, the ideal DCG is cut
+                                at min(k, answers)
+    repeat_recall               over the users with an answer that they had before; NaN: nobody
     explore_recall              the same for answers that were new to them
     coverage                    distinct items shown / items in the catalogue
     gini                        of the exposures over the catalogue, 0 even, 1 one item
@@ -48,7 +49,9 @@ class Ranking:
 
 
 def rank_metrics(shown: Rows, answers: sp.csr_matrix, seen: sp.csr_matrix, k: int) -> Ranking:
-    """Metrics of `shown` [n, >= k] against `answers` [n, items]; `seen` holds what each user had before.
+    """Metrics of `shown` [n, >= k] against `answers` [n, items].
+
+    `seen` holds what each user had before.
 
     Users without an answer are left out; a user without recommendations scores 0.
     """
@@ -81,7 +84,10 @@ def gini(exposure: npt.NDArray[np.int64]) -> float:
 
 
 def paired_bootstrap(ours: Floats, theirs: Floats, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of ours - theirs over users with its 95 % percentile interval; users are resampled in pairs."""
+    """Mean of ours - theirs over users with its 95 % percentile interval.
+
+    Users are resampled in pairs.
+    """
     difference = ours - theirs
     if not len(difference):
         return 0.0, 0.0, 0.0
@@ -93,7 +99,10 @@ def paired_bootstrap(ours: Floats, theirs: Floats, seed: int = 0) -> tuple[float
 
 
 def calibration_error(probability: Floats, happened: Floats, bins: int = 10) -> float:
-    """Expected calibration error: mean gap between probability and frequency over equally full bins."""
+    """Expected calibration error.
+
+    Mean gap between probability and frequency over equally full bins.
+    """
     order = np.argsort(probability, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     gaps = [abs(probability[p].mean() - happened[p].mean()) * len(p) for p in parts]

@@ -1,4 +1,7 @@
-"""Scored items of a chunk on their way to slates: padded rows, merged, mixed and cut to the best."""
+"""Scored items of a chunk on their way to slates.
+
+Padded rows, merged, mixed and cut to the best.
+"""
 
 from dataclasses import dataclass
 
@@ -53,7 +56,9 @@ class Picks:
         rows: npt.NDArray[np.int32],
         chances: Floats,
     ) -> "Picks":
-        """For subscribers `who` [c]: weight x own probability + (1 - weight) x that of others like them.
+        """For subscribers `who` [c].
+
+        Weight x own probability + (1 - weight) x that of others like them.
 
         weight [c, 1]; rows [m] and chances [c, m] of the others' items, 0 where an item may not be.
         """

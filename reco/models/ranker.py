@@ -88,7 +88,10 @@ class Calibration:
 
     @classmethod
     def fit(cls, logits: Floats, user: Floats, happened: npt.NDArray[np.generic]) -> "Calibration":
-        """Maximum likelihood by Newton's method (Platt 1999), near the identity when rows are few."""
+        """Maximum likelihood by Newton's method (Platt 1999).
+
+        Near the identity when rows are few.
+        """
         x = np.column_stack([logits, user, np.ones(len(logits))]).astype(np.float64)
         y = happened.astype(np.float64)
         prior = np.zeros(x.shape[1])

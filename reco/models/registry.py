@@ -1,4 +1,6 @@
-"""Which model serves: versions and aliases in MLflow for people, one small key in Redis for replicas.
+"""Which model serves.
+
+Versions and aliases in MLflow for people, one small key in Redis for replicas.
 
 A replica reads CHAMPION_KEY and the directory that it names; it never imports mlflow.
 """

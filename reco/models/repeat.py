@@ -38,7 +38,10 @@ GAP_WEIGHT: Final = 2.0  # imagined gaps of the item's usual length beside the p
 def debiased(
     logits: Floats, row: npt.NDArray[np.int32], stats: ItemStatistics, penalty: float
 ) -> Floats:
-    """Logits of items at `row` less `penalty` x log popularity: more different items, few hits lost."""
+    """Logits of items at `row` less `penalty` x log popularity.
+
+    More different items, few hits lost.
+    """
     return (logits - penalty * stats.log_share[row]).astype(np.float32)
 
 

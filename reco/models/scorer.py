@@ -113,7 +113,10 @@ class Scorer:
         return Picks.of_rows(known.owner, row, chances, len(taste.user), Reason.REPEAT)
 
     def _why(self, found: Candidates, taste: Taste) -> npt.NDArray[np.uint8]:
-        """Main reason of each candidate: near the history, a liked category, popular, to explore."""
+        """Main reason of each candidate.
+
+        Near the history, a liked category, popular, to explore.
+        """
         owner = np.arange(len(found.row))[:, None]
         liked = taste.category[owner, self._stats.category[found.row]] >= LIKED
         popular = np.zeros(len(self._keys), bool)
@@ -124,7 +127,10 @@ class Scorer:
         return reason
 
     def _warmed(self, picks: Picks, known: Known, tokens: Tokens, usable: Mask) -> Picks:
-        """Picks of those with little history, mixed with what subscribers of a like profile take."""
+        """Picks of those with little history.
+
+        Mixed with what subscribers of a like profile take.
+        """
         items = np.bincount(known.owner, minlength=len(tokens))
         cool = np.flatnonzero(items < WARM_ITEMS)
         if not len(cool):

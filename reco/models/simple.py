@@ -1,4 +1,6 @@
-"""The simple recommenders: popular lately, and what a subscriber takes most. Rivals of the model, and its fallback.
+"""The simple recommenders.
+
+Popular lately, and what a subscriber takes most. Rivals of the model, and its fallback.
 
 Both take histories and give rows of the catalogue, best first, -1 where nothing is left.
 """
@@ -17,7 +19,9 @@ HALF_LIFE: int = HALF_LIVES_DAYS.index(120)
 def popularity(
     histories: Histories, index: KeyIndex, items: int, as_of_day: int, event_type: int, days: int
 ) -> npt.NDArray[np.float64]:
-    """Different subscribers [items] who took each item in the `days` before `as_of_day`; adds up over buckets.
+    """Different subscribers [items] who took each item in the `days` before `as_of_day`.
+
+    Adds up over buckets.
 
     Where events have no time, all of them count.
     """

@@ -1,7 +1,9 @@
-"""The start of the towers: a truncated SVD of the decayed histories, in a second, without gradients.
+"""The start of the towers.
 
-A subscriber is the decayed bag of what they took, projected on the first 128 directions; an item is the
-sum of its recent buyers. Training adds learned corrections to these vectors, and both are
+A truncated SVD of the decayed histories, in a second, without gradients.
+
+A subscriber is the decayed bag of what they took, projected on the first 128 directions; an item
+is the sum of its recent buyers. Training adds learned corrections to these vectors, and both are
 recomputed as of any day, so they never grow stale.
 """
 
@@ -37,7 +39,10 @@ class Spectrum:
     item: Floats
 
     @classmethod
-    def of(cls, bags: sp.csr_matrix, recent: sp.csr_matrix, dim: int, seed: int = 0, reduce: Reduce = _alone) -> "Spectrum":  # fmt: skip
+    def of(
+        cls, bags: sp.csr_matrix, recent: sp.csr_matrix, dim: int,
+        seed: int = 0, reduce: Reduce = _alone,
+    ) -> "Spectrum":  # fmt: skip
         """From bags [users, n] (see `bag_weights`) and the 0/1 matrix of recent buyers [users, n].
 
         `reduce` adds an array up over all workers, each of which holds some of the users.
@@ -52,7 +57,7 @@ class Spectrum:
         return cls(taken, unit(reduce(recent.T @ users)))
 
     def aligned_to(self, other: "Spectrum") -> "Spectrum":
-        """The same vectors turned into the frame of another spectrum of the same items (Procrustes)."""
+        """The same vectors in the frame of another spectrum of the same items (Procrustes)."""
         left, _, right = np.linalg.svd(self.taken.T @ other.taken)
         turn = (left @ right).astype(np.float32)
         return Spectrum(self.taken @ turn, self.item @ turn)
@@ -77,7 +82,9 @@ def bag_weights(decayed: Floats) -> Floats:
 
 
 def _right_vectors(x: sp.csr_matrix, dim: int, seed: int, reduce: Reduce) -> Floats:
-    """First `dim` right singular vectors [n, dim] by randomised subspace iteration (Halko et al. 2011).
+    """First `dim` right singular vectors [n, dim].
+
+    By randomised subspace iteration (Halko et al. 2011).
 
     Only products of x.T x are needed, which add up over workers that hold different subscribers.
     """

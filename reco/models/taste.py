@@ -1,4 +1,6 @@
-"""What a subscriber likes, in sums over all they took: activity, price, shares of categories and brands.
+"""What a subscriber likes, in sums over all they took.
+
+Activity, price, shares of categories and brands.
 
 Takes the pairs of a chunk, gives one row a subscriber; both heads of the ranker read from it.
 """

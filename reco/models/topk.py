@@ -61,7 +61,10 @@ def pack(slates: Slates, version: str, as_of: int) -> list[bytes]:
 
 
 def unpack(values: Sequence[bytes | None], k: int, version: str) -> TopK:
-    """Slates with k places behind stored values; one that is missing or of another model is empty."""
+    """Slates with k places behind stored values.
+
+    One that is missing or of another model is empty.
+    """
     out = Slates.empty(len(values), k)
     as_of = np.zeros(len(values), np.int64)
     wanted, h = version_hash(version), HEADER.itemsize

@@ -1,8 +1,8 @@
 """The two towers: a subscriber and an item as 128-d unit vectors, logit = scale x dot + bias.
 
-Both start from the spectrum of the decayed histories (models.spectral) and learn corrections: of the
-item ids, of hashed content (category, brand, price band, title words) and of the profile's tokens.
-Corrections start at 0, so an untrained tower is the spectrum itself.
+Both start from the spectrum of the decayed histories (models.spectral) and learn corrections: of
+the item ids, of hashed content (category, brand, price band, title words) and of the profile's
+tokens. Corrections start at 0, so an untrained tower is the spectrum itself.
 """
 
 import math
@@ -32,7 +32,8 @@ PRICE_BANDS_PER_E: Final = 2  # bands of the log price
 class Bags:
     """What n subscribers took, as flat rows: subscriber i has rows[offsets[i]:offsets[i + 1]].
 
-    rows [r] item rows, weights [r], offsets [n], tokens [n, t] of the profile, user [n, USER_COLUMNS]
+    rows [r] item rows, weights [r], offsets [n], tokens [n, t] of the profile, user [n,
+    USER_COLUMNS]
     """
 
     rows: Tensor
@@ -43,7 +44,10 @@ class Bags:
 
 
 class TwoTower(nn.Module):
-    """Towers over `items` items; `start` is the spectrum they correct, `prior` [items] the log popularity."""
+    """Towers over `items` items.
+
+    `start` is the spectrum they correct, `prior` [items] the log popularity.
+    """
 
     def __init__(
         self, start: Spectrum, prior: npt.NDArray[np.float32], content: npt.NDArray[np.int64]
@@ -126,7 +130,10 @@ class TwoTower(nn.Module):
 
 
 def content_tokens(catalogue: Catalogue, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Hashed tokens [n, CONTENT_WIDTH] of items: category, brand, price band, words of the title; 0 is none."""
+    """Hashed tokens [n, CONTENT_WIDTH] of items: category, brand, price band, words of the title.
+
+    0 is none.
+    """
     out = np.zeros((len(rows), CONTENT_WIDTH), np.int64)
     frame = catalogue.frame[rows.astype(np.int64)]
     columns = (frame["title"], frame["category"], frame["brand"], frame["price"])

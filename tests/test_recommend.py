@@ -1,0 +1,123 @@
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from reco.errors import InputError
+from reco.events.lake import Lake
+from reco.tables import RECOMMENDATIONS
+from tests.model_world import DAY, START, artifact_of, catalogue_of, small_lake
+from train import recommend
+from train.offers import read_ids, read_offers
+
+CATALOGUE = catalogue_of(400)
+CUT = START + timedelta(days=DAY)
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def quiet(*_: object) -> None:
+    """No progress."""
+
+
+@pytest.fixture(scope="module")
+def question(tmp_path_factory: pytest.TempPathFactory) -> recommend.Question:
+    """To a model of random weights: what is asked matters here, not how good the answer is."""
+    folder = tmp_path_factory.mktemp("recommend")
+    artifact_of(CATALOGUE).save(str(folder / "v1"))
+    lake = small_lake(folder / "lake", CATALOGUE)
+    return recommend.Question(lake, None, str(folder / "v1"), 20, CUT)
+
+
+def test_everybody_gets_twenty_ranked_items(question: recommend.Question, tmp_path: Path) -> None:
+    out = tmp_path / "recs.parquet"
+
+    summary = recommend.run(question, "all", out, quiet)
+
+    table = pl.read_parquet(out)
+    assert pq.read_schema(out).equals(RECOMMENDATIONS, check_metadata=False)
+    assert summary.users == table["user_id"].n_unique() == 40
+    assert (table.group_by("user_id").len()["len"] == 20).all()
+    assert table.select("user_id", "item_id").is_unique().all()
+    for _, rows in table.group_by("user_id", maintain_order=True):
+        assert rows["rank"].to_list() == list(range(1, 21))
+        assert (np.diff(rows["score"].to_numpy()) <= 0).all()
+
+
+def test_what_comes_later_changes_no_byte(question: recommend.Question, tmp_path: Path) -> None:
+    """Every event after the cut is given to another subscriber, item and moment."""
+    recommend.run(question, "all", tmp_path / "one.parquet", quiet)
+    events = question.lake.events().collect()
+    later, past = (
+        events.filter(pl.col("timestamp") >= CUT),
+        events.filter(pl.col("timestamp") < CUT),
+    )
+    assert len(later) > 50
+    columns = ("user_id", "item_id", "timestamp")
+    shuffled = later.with_columns(pl.col(c).shuffle(i) for i, c in enumerate(columns))
+    other = Lake(str(tmp_path / "lake"))
+    other.write_items(CATALOGUE.frame)
+    other.append(pl.concat([past.sample(fraction=1, shuffle=True, seed=4), shuffled]))
+    changed = recommend.Question(other, None, question.directory, 20, CUT)
+
+    recommend.run(changed, "all", tmp_path / "two.parquet", quiet)
+
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_only_the_items_and_users_that_were_asked_for(
+    question: recommend.Question, tmp_path: Path
+) -> None:
+    some = frozenset(CATALOGUE.item_ids[::3].tolist())
+    asked = recommend.Question(
+        question.lake, None, question.directory, 5, CUT, items=some, novel_only=True
+    )
+
+    recommend.run(asked, ["u007", "nobody"], tmp_path / "recs.parquet", quiet)
+
+    table = pl.read_parquet(tmp_path / "recs.parquet")
+    history = question.lake.events(before=CUT).filter(pl.col("user_id") == "u007").collect()
+    assert set(table["user_id"]) == {"u007", "nobody"}  # who is unknown gets what is popular
+    assert set(table["item_id"]) <= some
+    mine = table.filter(pl.col("user_id") == "u007")
+    assert not set(mine["item_id"]) & set(history["item_id"])
+
+
+def test_offers_are_ranked_by_the_items_in_them(
+    question: recommend.Question, tmp_path: Path
+) -> None:
+    recommend.run(question, ["u007"], tmp_path / "items.parquet", quiet)
+    best = pl.read_parquet(tmp_path / "items.parquet")["item_id"].to_list()
+    held = [best[9], best[0], best[1], "unknown"]
+    offers = pl.DataFrame({"offer_id": ["poor", "rich", "rich", "none"], "item_id": held})
+    asked = recommend.Question(question.lake, None, question.directory, 3, CUT, offers=offers)
+
+    recommend.run(asked, ["u007"], tmp_path / "offers.parquet", quiet)
+
+    ranked = pl.read_parquet(tmp_path / "offers.parquet")
+    assert ranked["item_id"].to_list() == ["rich", "poor", "none"]
+
+
+def test_items_that_nobody_knows_are_refused(question: recommend.Question, tmp_path: Path) -> None:
+    asked = recommend.Question(
+        question.lake, None, question.directory, 5, CUT, items=frozenset(["?"])
+    )
+
+    with pytest.raises(InputError, match="nothing to recommend"):
+        recommend.run(asked, "all", tmp_path / "recs.parquet", quiet)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_come_from_text_csv_or_parquet(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("a\nb\n\na\n")
+    (tmp_path / "ids.csv").write_text("user_id,x\n1,2\n3,4\n")
+    pl.DataFrame({"user_id": [7]}).write_parquet(tmp_path / "ids.parquet")
+
+    assert read_ids(tmp_path / "ids.txt", "user_id") == ["a", "b"]
+    assert read_ids(tmp_path / "ids.csv", "user_id") == ["1", "3"]
+    assert read_ids(tmp_path / "ids.parquet", "user_id") == ["7"]
+    with pytest.raises(InputError, match="offer_id"):
+        read_offers(tmp_path / "ids.csv")

@@ -1,0 +1,140 @@
+"""Before the first fit: the target, the examples, the validation cut and a report of the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from reco.catalogue import Catalogue
+from reco.embedded import Services
+from reco.errors import InputError, NotFound
+from reco.events.lake import Lake
+from reco.features.history import Histories, cutoff_day
+from reco.features.pairs import pairs
+from reco.features.targets import strongest
+from reco.tables import type_code
+from reco.terminal import Report
+from train.config import TrainConfig
+from train.examples import Job as ExampleJob
+from train.examples import Shard, join, materialise, open_store, read_shard
+from train.loop import LoopJob
+from train.problem import cells
+from train.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What there is to learn from."""
+
+    target: str
+    events: int
+    users: int
+    items: int
+    first: datetime | None
+    last: datetime | None
+    repeat_share: float  # of what is taken in the last horizon, what the subscriber had before
+    repeats: bool  # so these are recommended again
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run before its first fit; `job` is the fit that stops at the validation cut."""
+
+    version: str
+    as_of: datetime
+    job: LoopJob
+    histories: Histories
+    catalogue: Catalogue
+    timeline: Timeline
+    report: DataReport
+
+
+def prepare(
+    config: TrainConfig, services: Services, lake: Lake, as_of: datetime | None, progress: Report
+) -> Plan:
+    """Choose the target, write the examples, look at the data."""
+    types = lake.manifest().types()
+    if not types:
+        raise NotFound(
+            "There is nothing to train on.",
+            "The lake holds no events.",
+            "Run `reco import events FILE...`.",
+        )
+    target = strongest(types) if config.target == "auto" else config.target
+    as_of = as_of or end_of(lake)
+    version = f"{as_of:%Y%m%dT%H%M%S}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    with open_store(services) as store:
+        examples = ExampleJob(lake, store, version, as_of, target, config.rating_from)
+        shards = materialise(examples, progress)
+    histories = join([read_shard(lake, shard.path) for shard in shards])
+    catalogue = Catalogue.of(lake.items())
+    timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
+    job = LoopJob(
+        lake=lake,
+        shards=tuple(shard.path for shard in shards),
+        directory=lake.path("models", f"{version}-validation"),
+        checkpoints=str(services.home / "checkpoints"),
+        config=config,
+        target=target,
+        as_of=as_of.isoformat(),
+        end_day=timeline.end_day,
+        timeless=timeline.timeless,
+        repeats=report.repeats,
+    )
+    return Plan(version, as_of, job, histories, catalogue, timeline, report)
+
+
+def look_at(
+    histories: Histories,
+    catalogue: Catalogue,
+    shards: Sequence[Shard],
+    target: str,
+    config: TrainConfig,
+    end_day: int,
+) -> tuple[Timeline, DataReport]:
+    """The validation cut and the data report.
+
+    Raises InputError when there is too little to learn from.
+    """
+    records = histories.records[histories.records["type"] == type_code(target)]
+    timeless = not (records["day"] > 0).any()
+    timeline = Timeline(
+        0 if timeless else end_day - config.horizon_days, config.horizon_days, timeless
+    )
+    labels = timeline.labels(
+        histories, timeline.end_day, type_code(target), catalogue.index, len(catalogue)
+    )
+    had = pairs(
+        timeline.everything(histories), 1 if timeless else timeline.end_day, type_code(target)
+    )
+    if not labels.nnz or not len(had):
+        raise InputError(
+            f"There is too little to learn from: no {target} events on both sides of the cut.",
+            f"There are {len(records)} compacted {target} events of known and unknown items; "
+            f"the validation cut lies {config.horizon_days} days before the end.",
+            "Import the items and a longer history, or change `target` or `horizon_days`.",
+        )
+    row = catalogue.index.rows(had.item)
+    again = cells(labels, had.owner[row >= 0], row[row >= 0]).sum() / labels.nnz
+    repeats = again >= config.repeats_from if config.repeats == "auto" else config.repeats == "keep"
+    first, last = [s.first for s in shards if s.first], [s.last for s in shards if s.last]
+    report = DataReport(
+        target=target,
+        events=sum(s.events for s in shards),
+        users=sum(s.users for s in shards),
+        items=len(set().union(*(s.items for s in shards))),
+        first=min(first, default=None),
+        last=max(last, default=None),
+        repeat_share=round(float(again), 4),
+        repeats=bool(repeats),
+    )
+    return timeline, report
+
+
+def end_of(lake: Lake) -> datetime:
+    """Midnight after the last event; now where events have no time."""
+    last = lake.events(columns=["timestamp"]).select(pl.col("timestamp").max()).collect().item()
+    if last is None:
+        return datetime.now(UTC)
+    return (last + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
