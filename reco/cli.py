@@ -12,6 +12,7 @@ import click
 
 from reco.campaign_cli import campaign, preview, report
 from reco.command import AS_OF, FILE, OUT, command
+from reco.mail_cli import subscribers
 from reco.terminal import Terminal
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     """Real-time e-mail personalization: from events to a mail of one's own."""
 
 
-for part in (campaign, preview, report):
+for part in (campaign, preview, report, subscribers):
     main.add_command(part)
 
 

@@ -50,6 +50,7 @@ class Services:
     public_url: str
     api_key: str = field(repr=False)
     link_key: bytes = field(repr=False)
+    verifier_url: str | None = field(default=None, repr=False)
     dkim_key: bytes | None = field(default=None, repr=False)  # PEM; None: the relay signs
     dkim_selector: str = "reco"
 
@@ -73,6 +74,8 @@ class Services:
             "link_key": self.link_key.hex(),
             "dkim_selector": self.dkim_selector,
         }
+        if self.verifier_url is not None:
+            values["verifier_url"] = self.verifier_url
         if self.dkim_key is not None:
             values["dkim_key"] = self.dkim_key.decode()
         return {f"RECO_{name.upper()}": value for name, value in values.items()}
@@ -129,6 +132,7 @@ def _services(settings: Settings, home: Path, embedded: Mapping[str, str]) -> Se
         link_key=bytes.fromhex(
             settings.link_key.get_secret_value() if settings.link_key else _key(home, "link")
         ),
+        verifier_url=settings.verifier_url and settings.verifier_url.get_secret_value(),
         dkim_key=_pem(settings.dkim_key),
         dkim_selector=settings.dkim_selector,
     )

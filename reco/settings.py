@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         None, description="signs links: 16 to 64 bytes in hexadecimal; made when missing"
     )
 
+    verifier_url: SecretStr | None = Field(
+        None, description="a paid verifier of addresses: https://…?email={address}"
+    )
     dkim_key: SecretStr | None = Field(
         None, description="private key that signs mails, PEM or its path; out: the relay signs"
     )

@@ -15,6 +15,7 @@ from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
 from reco.errors import RecoError
 from reco.models.slates import Rung, Slates
 from render.reasons import reason_sentence
+from serve import subscribers
 from serve.chunks import Choice, Mode, Request
 from serve.graph import Graph
 from serve.letterhead import renderer_of
@@ -56,6 +57,7 @@ def router(door: Door) -> APIRouter:
     _recommend_routes(v1, door)
     _mail_routes(v1, door)
     _campaign_routes(v1, door)
+    v1.include_router(subscribers.router(door.stores.services.verifier_url))
     outside = APIRouter()
     outside.include_router(v1)
 

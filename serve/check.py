@@ -92,8 +92,13 @@ class _Made:
         return AudienceCounts(
             total=self._total,
             no_address=self._reasons["no_address"] + self._reasons["unknown"],
+            invalid_address=self._reasons[SuppressionReason.INVALID.value],
             no_consent=self._reasons["no_consent"],
-            suppressed=sum(self._reasons[reason.value] for reason in SuppressionReason),
+            suppressed=sum(
+                self._reasons[reason.value]
+                for reason in SuppressionReason
+                if reason is not SuppressionReason.INVALID
+            ),
         )
 
 

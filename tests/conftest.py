@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import redis as redis_client
+from hypothesis import settings
 from sqlalchemy import Engine
 
 from reco.database import METADATA, open_database
@@ -29,6 +30,9 @@ def pytest_configure() -> None:
     """No setting of the developer reaches a test; Ray and MLflow neither ask nor call home."""
     for name in [name for name in os.environ if name.startswith("RECO_")]:
         del os.environ[name]
+    # A first call may import scipy or wait for a busy machine: no example has a deadline.
+    settings.register_profile("reco", deadline=None)
+    settings.load_profile("reco")
     os.environ |= {
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -156,6 +160,17 @@ def smtp_sink(request: pytest.FixtureRequest) -> Iterator[SmtpSink]:
         for marker in request.node.iter_markers("smtp_fault"):
             sink.fault(*marker.args, **marker.kwargs)
         yield sink
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """Other people's addresses and bounces, which are not ours to give away: TEST_DATA names them.
+
+    email_addresses and bounces, as their READMEs describe; without them those tests are skipped.
+    """
+    if not (folder := os.environ.get("TEST_DATA")):
+        pytest.skip("TEST_DATA names no folder")
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from email_validator import EmailNotValidError, validate_email
 
+BLANKS = " \t"  # around an address they are a slip; a line break is an attempt at a header
+
 
 def normalise(address: str) -> str | None:
     """The address in the one form in which we compare and write it; None when it is invalid.
@@ -15,7 +17,7 @@ def normalise(address: str) -> str | None:
     """
     try:
         return validate_email(
-            address.strip(), check_deliverability=False, test_environment=True
+            address.strip(BLANKS), check_deliverability=False, test_environment=True
         ).normalized
     except EmailNotValidError:
         return None
@@ -29,7 +31,7 @@ def normalise_many(addresses: Sequence[str | None]) -> list[str | None]:
 def fault(address: str) -> str | None:
     """Why an address is invalid, as a sentence; None when it is well-formed."""
     try:
-        validate_email(address.strip(), check_deliverability=False, test_environment=True)
+        validate_email(address.strip(BLANKS), check_deliverability=False, test_environment=True)
     except EmailNotValidError as error:
         return str(error)
     return None

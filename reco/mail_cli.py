@@ -1,0 +1,46 @@
+"""The commands around mail as such: addresses, bounces, templates."""
+
+from pathlib import Path
+
+import click
+
+from reco.command import OUT, command
+from reco.terminal import Terminal
+
+
+@click.group()
+def subscribers() -> None:
+    """The list: who is on it, and whether their addresses take mail."""
+
+
+@command("validate", subscribers)
+@click.option("--no-dns", is_flag=True, help="Syntax and words only.")
+@click.option("--nameserver", metavar="HOST[:PORT]", help="Instead of the system's.")
+@click.option("--keep", is_flag=True, help="Report invalid addresses, but do not suppress them.")
+@click.option("--out", type=OUT, help="One row an address, CSV or Parquet.")
+def validate(
+    terminal: Terminal, no_dns: bool, nameserver: str | None, keep: bool, out: Path | None
+) -> None:
+    """Judge every address before a send; what no server would take is suppressed."""
+    from reco.line import open_line
+    from reco.subscribers.bulk import validate
+    from reco.subscribers.mail_domains import MailDomains
+    from reco.subscribers.store import SubscriberStore
+    from reco.subscribers.suppression import SuppressionList
+    from reco.subscribers.validation import Validator
+    from reco.subscribers.verifier import HttpVerifier
+
+    with open_line() as line, terminal.progress() as progress:
+        url = line.services.verifier_url
+        summary = validate(
+            SubscriberStore(line.engine),
+            SuppressionList(line.engine, line.services.link_key),
+            Validator(
+                None if no_dns else MailDomains(nameserver),
+                HttpVerifier(url) if url and not no_dns else None,
+            ),
+            suppress=not keep,
+            out=out,
+            progress=progress,
+        )
+    terminal.summary("Addresses", summary)
