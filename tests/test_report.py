@@ -18,7 +18,10 @@ from reco.catalogue import Catalogue
 from reco.errors import InputError
 from reco.experiments.analysis import Metric, analyse
 from reco.models.slates import Reason, Rung
+from reco.outcomes.bands import Bands
+from reco.outcomes.bots import TOUCHES, judge
 from reco.outcomes.exposure import gini
+from reco.outcomes.feedback import Feedback
 from reco.outcomes.plots import ticks
 from reco.outcomes.report import build, read_experiment, to_html, to_json
 from reco.outcomes.wording import amount, gap, lift, p_value, share
@@ -435,3 +438,70 @@ def test_axes_span_the_data_and_zero_in_few_steps(one, other):
     assert 2 <= len(steps) <= 7
     assert steps[0] <= min(low, 0) + slack
     assert steps[-1] >= max(high, 0) - slack
+
+
+SECOND = timedelta(seconds=1)
+
+
+def feedback(clicks=120, programs=40):
+    """Half of the readers are followed; some click, and programs click on other mails."""
+    sent = START + timedelta(days=3_000)
+    rows = [
+        {"type": "click", "delivery_id": f"p{i}", "slot": 0, "timestamp": sent + timedelta(hours=1)}
+        for i in range(clicks)
+    ] + [
+        {"type": "click", "delivery_id": f"p{i}", "slot": j, "timestamp": sent + SECOND}
+        for i in range(clicks, clicks + programs)
+        for j in range(2)
+    ]  # fmt: skip
+    plain = {"event_id": "e", "campaign_id": "digest", "accepted_at": sent, "links": 2}
+    raw = pl.DataFrame([dict.fromkeys(TOUCHES) | plain | row for row in rows], schema=TOUCHES)
+    harm = pl.DataFrame(
+        [("unsubscribe", f"p{i}") for i in range(60)], schema=["type", "delivery_id"], orient="row"
+    )
+    followed = {f"p{i}" for i in range(240)} | {f"s{i}" for i in range(80)}
+    return Feedback(judge(raw), harm, followed)
+
+
+def test_the_ctr_counts_persons_of_those_who_agreed_and_says_what_it_left_out():
+    report = made(feedback=feedback())
+
+    personal = next(r for r in report.delivery.responses if r.arm == "personal")
+    assert (300, 240, 120, 160) == (
+        personal.mails, personal.tracked, personal.clicked, personal.clicked_raw
+    )  # fmt: skip
+    assert {"personal": 0.5, "static": 0.0} == estimates(report, "clicked")[0]
+    assert estimates(report, "clicked_raw")[0]["personal"] == pytest.approx(2 / 3)
+    assert {"sweep": 80, "hasty": 80} == report.delivery.programs
+    assert "Clicks left out" in to_html(report)
+
+
+def test_harm_above_the_control_stands_in_the_report():
+    report = made(feedback=feedback())
+
+    found = [g for g in report.delivery.guardrails if g.harmful]
+    assert {("unsubscribe", "ceiling"), ("unsubscribe", "static")} == {
+        (g.name, g.against) for g in found
+    }
+    assert "too high" in to_html(report)
+
+
+def test_numbers_outside_their_band_are_named():
+    narrow = Bands(latency_p95_ms=10, coverage_floor=0.9, fallback_ceiling=0.1)
+
+    found = {a.name for a in made(bands=narrow).alerts}
+
+    assert {"latency of total", "coverage", "fallback of personal"} == found
+    assert () == made().alerts
+
+
+def test_scores_are_held_to_what_was_bought():
+    scored = ledger().with_columns(
+        scores=pl.when(pl.col("arm") == "personal").then(pl.lit([0.6, 0.1]))
+    )
+    found = made(deliveries=scored, bands=Bands(calibration_ceiling=0.05))
+
+    assert found.delivery.calibration.expected == pytest.approx(0.35)
+    assert found.delivery.calibration.seen == pytest.approx(200 / 600)
+    assert "calibration" in {a.name for a in found.alerts}
+    assert "Scores kept" in to_html(found)

@@ -15,12 +15,23 @@ def always_valid(treated: Sample, control: Sample, planned: int, level: float = 
     n, gap = treated.n + control.n, treated.mean - control.mean
     if min(treated.n, control.n) < 2:
         return Interval(gap, -math.inf, math.inf)
-    alpha = 1 - level
-    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / planned
-    spread = (treated.error + control.error) * n
-    growth = n * rho2 + 1
-    half = math.sqrt(spread * 2 * growth * math.log(math.sqrt(growth) / alpha) / (n * n * rho2))
+    half = _half((treated.error + control.error) * n, n, planned, 1 - level)
     return Interval(gap, gap - half, gap + half)
+
+
+def always_above(sample: Sample, limit: float, planned: int, level: float = LEVEL) -> Interval:
+    """How far a mean is above a fixed limit: the same sequence for one arm, one side only."""
+    gap = sample.mean - limit
+    if sample.n < 2:
+        return Interval(gap, -math.inf, math.inf)
+    return Interval(gap, gap - _half(sample.variance, sample.n, planned, 2 * (1 - level)), math.inf)
+
+
+def _half(spread: float, n: int, planned: int, alpha: float) -> float:
+    """Half the width at n units; `spread` / n is the variance of the estimate."""
+    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / planned
+    growth = n * rho2 + 1
+    return math.sqrt(spread * 2 * growth * math.log(math.sqrt(growth) / alpha) / (n * n * rho2))
 
 
 def harmful(treated: Sample, control: Sample, planned: int, level: float = LEVEL) -> bool:

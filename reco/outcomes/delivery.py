@@ -10,7 +10,10 @@ from typing import Final
 import polars as pl
 
 from reco.experiments.statistics import SampleRatio
+from reco.outcomes.calibration import Calibration
 from reco.outcomes.exposure import Exposure
+from reco.outcomes.guardrails import Guardrail
+from reco.outcomes.responses import Response
 
 # Where a recipient may stay when the campaign has ended; any other state is under way.
 END_STATES: Final = ("accepted", "suppressed", "failed", "uncertain", "deferred")
@@ -75,6 +78,11 @@ class Delivery:
     exposures: tuple[Exposure, ...]
     mailable: int  # items of the catalogue that could be mailed
     latencies: tuple[Latency, ...]
+    editorial: tuple[str, ...]  # arms whose slate people chose
+    calibration: Calibration | None
+    responses: tuple[Response, ...]  # none where no reader agreed to be followed
+    programs: dict[str, int]  # clicks left out, by every reason that betrayed a program
+    guardrails: tuple[Guardrail, ...]
 
 
 def window_of(

@@ -11,15 +11,24 @@ from reco.campaigns.store import CampaignStore
 from reco.catalogue import Catalogue
 from reco.errors import NotFound
 from reco.events.lake import Lake
+from reco.outcomes.bands import Bands
+from reco.outcomes.feedback import Feedback
 from reco.outcomes.report import build
 from reco.outcomes.results import Report
+from reco.subscribers.store import SubscriberStore
 from reco.tables import latency_table
 
 HORIZON_DAYS: Final = 28
 
 
 def campaign_report(
-    campaign_id: str, lake: Lake, engine: Engine, database_url: str, *, days: int = HORIZON_DAYS
+    campaign_id: str,
+    lake: Lake,
+    engine: Engine,
+    database_url: str,
+    *,
+    days: int = HORIZON_DAYS,
+    bands: Bands | None = None,
 ) -> Report:
     """The report as of now; one with a frozen clock in the past is a replay.
 
@@ -34,6 +43,7 @@ def campaign_report(
             "Its audience was never put into the ledger.",
             "Run `reco campaign send FILE`, then ask again.",
         )
+    followed = SubscriberStore(engine).followed(deliveries["user_id"].to_list())
     return build(
         {"campaign_id": campaign_id, "config": campaign.model_dump(mode="json")},
         deliveries,
@@ -42,6 +52,8 @@ def campaign_report(
         Catalogue.of(lake.items()),
         horizon_days=days,
         replay=campaign.as_of is not None and campaign.as_of < datetime.now(UTC),
+        feedback=Feedback.of(campaign_id, deliveries, lake.events(), followed),
+        bands=bands,
     )
 
 

@@ -45,6 +45,22 @@ def match(
     )
 
 
+def bought_slots(
+    deliveries: pl.DataFrame, purchases: pl.LazyFrame, start: datetime | None, days: int
+) -> pl.DataFrame:
+    """Score of every shown item of the accepted mails, and whether it was bought in the window."""
+    mails = _accepted(deliveries, start)
+    bought = _pairs(mails, purchases, days).filter(pl.col("inside")).collect()
+    scored = deliveries.filter(pl.col("state") == "accepted").select("user_id", "items", "scores")
+    return (
+        scored.drop_nulls(["items", "scores"])
+        .explode("items", "scores")
+        .rename({"items": "item_id", "scores": "score"})
+        .join(bought.select("user_id", "item_id", "inside"), on=["user_id", "item_id"], how="left")
+        .select("score", pl.col("inside").fill_null(value=False).alias("bought"))
+    )
+
+
 def observed_until(purchases: pl.LazyFrame | pl.DataFrame) -> datetime | None:
     """Time of the last purchase known; a window that ends later has not been seen whole."""
     bought = purchases.lazy().filter(pl.col("type") == "purchase")

@@ -18,12 +18,20 @@ from reco.catalogue import Catalogue
 from reco.errors import InputError
 from reco.experiments.analysis import FEW_UNITS, Analysis, Metric, analyse
 from reco.experiments.statistics import sample_ratio
+from reco.outcomes.bands import Bands, alerts_of
+from reco.outcomes.calibration import calibration
 from reco.outcomes.delivery import Delivery, bought_of, latencies_of, ledger_of, window_of
 from reco.outcomes.exposure import exposures, mailable
+from reco.outcomes.feedback import Feedback
 from reco.outcomes.page import page
 from reco.outcomes.purchases import match, observed_until
+from reco.outcomes.responses import reasons_of
 from reco.outcomes.results import Report
 
+CLICKED: Final = Metric(
+    "clicked", "Mails with a click of a person on a recommended item (CTR)", "share"
+)
+CLICKED_RAW: Final = Metric("clicked_raw", "The same with the clicks of programs", "share")
 METRICS: Final = (
     Metric("any_bought", "Mails with at least one recommended item bought", "share"),
     Metric("bought", "Recommended items bought per mail"),
@@ -47,13 +55,16 @@ def build(
     *,
     horizon_days: int = 28,
     replay: bool,
+    feedback: Feedback | None = None,
+    bands: Bands | None = None,
 ) -> Report:
     """Report of a campaign (a row of database.CAMPAIGNS with its config) from its ledger rows.
 
     deliveries: as Ledger.rows gives them: user_id, arm, state, items, reasons, rung, size_bytes,
     accepted_at.
-    latencies: stage, p50_ms, p95_ms, p99_ms, n. In a replay the window opens at the config's
-    as_of, else where each mail was accepted. Raises InputError when a replay has no as_of.
+    latencies: stage, p50_ms, p95_ms, p99_ms, n. feedback: what readers did, where it is known.
+    In a replay the window opens at the config's as_of, else where each mail was accepted. Raises
+    InputError when a replay has no as_of.
     """
     config: Mapping[str, Any] = campaign.get("config") or {}
     arms = list(config.get("arms") or [])
@@ -62,7 +73,9 @@ def build(
     outcomes = match(deliveries, purchases, start, horizon_days)
     assigned = dict(deliveries.group_by("arm").len().iter_rows())
     weights = weights or dict.fromkeys(sorted(assigned), 1.0)
-    analysis = _analysis(outcomes, _control(arms, sorted(weights)), weights)
+    control = _control(arms, sorted(weights))
+    feedback, bands = feedback or Feedback.nothing(), bands or Bands()
+    analysis = _analysis(feedback.added_to(outcomes), control, weights)
     ordered = list(analysis.units) if analysis else []
     delivery = Delivery(
         window=window_of(start, horizon_days, deliveries, observed_until(purchases)),
@@ -72,10 +85,16 @@ def build(
         exposures=tuple(exposures(deliveries, catalogue, ordered)),
         mailable=mailable(deliveries, catalogue),
         latencies=latencies_of(latencies),
+        editorial=tuple(str(a["name"]) for a in arms if a.get("slate") == "editorial"),
+        calibration=calibration(deliveries, purchases, start, horizon_days),
+        responses=feedback.responses(deliveries, ordered),
+        programs=reasons_of(feedback.touches),
+        guardrails=feedback.guardrails(deliveries, control, bands),
     )
     currency = str(config.get("currency") or _currency(catalogue))
     title = str(campaign["campaign_id"])
-    return _finished(Report(title, replay, currency, analysis, delivery, cautions=()))
+    alerts = alerts_of(delivery, bands)
+    return _finished(Report(title, replay, currency, analysis, delivery, (), alerts))
 
 
 def read_experiment(
@@ -123,7 +142,9 @@ def _analysis(
     present = set(outcomes["arm"])
     reference = control if control in present else sorted(present)[0]
     frame = outcomes.with_columns(pl.col("revenue").alias("revenue_cut"))
-    return analyse(frame, METRICS, unit="user_id", control=reference, weights=weights)
+    clicks = (CLICKED, CLICKED_RAW) if "clicked" in frame.columns else ()
+    metrics = (*METRICS, *clicks)
+    return analyse(frame, metrics, unit="user_id", control=reference, weights=weights)
 
 
 def _finished(report: Report) -> Report:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from reco.experiments.analysis import Analysis
+from reco.outcomes.bands import Alert
 from reco.outcomes.delivery import Delivery
 
 
@@ -16,6 +17,7 @@ class Report:
     analysis: Analysis | None
     delivery: Delivery | None
     cautions: tuple[str, ...]
+    alerts: tuple[Alert, ...] = ()  # numbers outside their band
 
     @property
     def blocked(self) -> bool:

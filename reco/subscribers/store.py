@@ -87,6 +87,12 @@ class SubscriberStore:
         with self._engine.connect() as connection:
             return list(connection.execute(query).scalars())
 
+    def followed(self, user_ids: Sequence[str]) -> set[str]:
+        """Who of these agreed that their clicks and opens are counted."""
+        query = "SELECT user_id FROM subscribers WHERE user_id = ANY(%(ids)s) AND consent_tracking"
+        with self._engine.connect() as connection:
+            return set(connection.exec_driver_sql(query, {"ids": list(user_ids)}).scalars())
+
     def count(self) -> int:
         """Number of subscribers."""
         with self._engine.connect() as connection:
