@@ -120,6 +120,11 @@ def history_key(user_id: str) -> str:
     return f"reco:h:{user_id}"
 
 
+def rows_key(bucket: int) -> str:
+    """How far the histories of a bucket of the lake are (reco.features.online.Mark)."""
+    return f"reco:meta:rows:{bucket:02d}"
+
+
 def topk_key(user_id: str) -> str:
     """Precomputed slate (reco.models.slates), with a TTL."""
     return f"reco:k:{user_id}"

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import ray
 import ray.data
@@ -24,9 +23,10 @@ from reco.events.lake import Lake
 from reco.features.definitions import ITEM_FEATURES, USER_FEATURES, read_all
 from reco.features.history import cutoff_day, from_events
 from reco.features.items import ItemFacts
-from reco.features.online import FeaturesMeta, OnlineStore
+from reco.features.live import COLUMNS, load_rows
+from reco.features.online import FeaturesMeta, Mark, OnlineStore
 from reco.features.popularity import ItemCounts, ItemView, SomeCounts, count_items, popular_keys
-from reco.features.profile import profiles_of
+from reco.features.profile import PAGE, read_profiles
 from reco.features.table import frame_of, table_name, users_name
 from reco.features.targets import strongest
 from reco.features.view import Context, View
@@ -34,9 +34,7 @@ from reco.subscribers.store import SubscriberStore
 from reco.tables import type_code, user_bucket
 from reco.terminal import Report
 
-COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "quantity")
 POPULAR: Final = 500  # keys kept for the fallback ladder
-PAGE: Final = 5_000  # subscribers a query
 CHUNK: Final = 4_096  # subscribers whose features are read at once; bounds a task's memory
 
 
@@ -120,12 +118,13 @@ def _context(lake: Lake, catalogue: Catalogue, as_of: datetime, target: str | No
 
 def build_bucket(job: Job, bucket: int, members: Sequence[str]) -> BucketResult:
     """Table and online rows of a bucket: everybody with events, and the subscribers `members`."""
-    events = job.lake.read_bucket(bucket, before=job.as_of, columns=COLUMNS)
+    live = job.lake.manifest()
+    events = job.lake.read_bucket(bucket, before=job.as_of, columns=COLUMNS, live=live)
     users = sorted({*events["user_id"].unique(), *members})
-    tokens, flags = _profiles(job.store, users)
+    tokens, flags = read_profiles(job.store, users)
     histories = from_events(events, users, tokens, flags)
     if job.online is not None:
-        job.online.load(users, histories, int(job.as_of.timestamp()))
+        load_rows(job.online, bucket, Mark(live.version(bucket), job.as_of), users, histories)
     items, values = ItemCounts(len(job.context.items)), []
     for start in range(0, len(users), CHUNK):
         view = View(histories.take(start, min(start + CHUNK, len(users))), job.context)
@@ -171,12 +170,3 @@ def _members(store: SubscriberStore | None, buckets: int) -> list[list[str]]:
             members[user_bucket(user_id, buckets)].append(user_id)
         page = store.ids(after=page[-1], limit=PAGE)
     return members
-
-
-def _profiles(
-    store: SubscriberStore | None, users: Sequence[str]
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
-    if store is None:
-        return profiles_of([None] * len(users))
-    pages = [store.get(users[start : start + PAGE]) for start in range(0, len(users), PAGE)]
-    return profiles_of([subscriber for page in pages for subscriber in page])

@@ -85,6 +85,22 @@ class Lake:
         """The live files as of now."""
         return read_manifest(self._files)
 
+    def users_since(
+        self, live: Manifest, bucket: int, version: int, late: datetime | None = None
+    ) -> list[str]:
+        """Users of a bucket with rows that came after its `version`, or lie at `late` or after.
+
+        Compaction mixes old rows into new files, so users whose rows did not change may be named.
+        """
+        parts = live.of_bucket(bucket)
+        newer = [part.path for part in parts if part.generation > version]
+        found = [self._files.scan(EVENTS, newer)]
+        if late is not None:
+            rest = [part.path for part in parts if part.path not in newer and part.holds_from(late)]
+            found.append(self._files.scan(EVENTS, rest).filter(pl.col("timestamp") >= late))
+        users = pl.concat([frame.select("user_id") for frame in found])
+        return users.unique().collect()["user_id"].sort().to_list()
+
     def bucket_paths(self) -> list[list[str]]:
         """Live event files of each bucket, for `filesystem`; they stay for an hour at least."""
         live = self.manifest()
@@ -96,12 +112,14 @@ class Lake:
         *,
         before: datetime | None = None,
         columns: Sequence[str] | None = None,
+        live: Manifest | None = None,
     ) -> pl.DataFrame:
         """Events of a bucket, sorted by user_id, timestamp, event_id.
 
-        `before` keeps what happened before that time, and what has no time.
+        `before` keeps what happened before that time, and what has no time. `live` is a manifest
+        of the last hour, to read what was there then; by default it is what is there now.
         """
-        return self._scan(self.manifest(), bucket, before, columns).collect()
+        return self._scan(live or self.manifest(), bucket, before, columns).collect()
 
     def events(
         self, *, before: datetime | None = None, columns: Sequence[str] | None = None

@@ -58,7 +58,7 @@ class EventSink:
         """Take events."""
         self._untimed += rows["timestamp"].null_count()
         self._types |= set(rows["type"].unique())
-        self._writer.add(_with_money(rows))
+        self._writer.add(with_money(rows))
 
     def commit(self) -> Appended:
         """Append them to the lake."""
@@ -132,7 +132,8 @@ class SubscriberSink:
         return [f"{self._invalid:,} invalid addresses: kept without one, never mailed"]
 
 
-def _with_money(events: pl.DataFrame) -> pl.DataFrame:
+def with_money(events: pl.DataFrame) -> pl.DataFrame:
+    """Purchases without a value get price x quantity; all other rows stay."""
     if not {"price", "quantity"} <= set(events.columns):
         return events
     value = pl.col("value") if "value" in events.columns else pl.lit(None, pl.Float64)

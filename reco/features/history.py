@@ -181,7 +181,9 @@ def from_events(
 
     Money is `value`, or price x quantity where there is none, to the nearest hundredth.
     """
-    position = pl.DataFrame({"user_id": users, "owner": np.arange(len(users), dtype=np.int64)})
+    position = pl.DataFrame(
+        {"user_id": pl.Series(users, dtype=pl.String), "owner": np.arange(len(users))}
+    )
     codes = {name: type_code(name) for name in events["type"].unique()}
     day = pl.col("timestamp").dt.timestamp("us") // DAY_US
     paid = pl.coalesce("value", pl.col("price") * pl.col("quantity").fill_null(1.0), 0.0)

@@ -4,9 +4,10 @@ Takes Histories (from train.features or from new events), gives the same bytes b
 """
 
 import json
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,10 +18,17 @@ import redis
 from reco.errors import ModelMismatch, ServiceUnavailable
 from reco.features.definitions import SCHEMA_HASH
 from reco.features.history import LAYOUT, Histories
-from reco.tables import FEATURES_META_KEY, history_key
+from reco.tables import FEATURES_META_KEY, history_key, rows_key
 
 MGET_KEYS: Final = 256  # keys a command: about 1 us each, and no reply that blocks others for long
 SETS: Final = 512  # commands a pipeline
+# KEYS: mark, rows; ARGV: the mark that must be there, the new one, new rows.
+SWAP: Final = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1]) end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,36 @@ class FeaturesMeta:
     popular: npt.NDArray[np.uint64]
     layout: int = LAYOUT
     schema: str = SCHEMA_HASH
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the rows of a bucket hold: the lake's events up to a version of the bucket.
+
+    Every write of rows replaces the mark, in one step with them, and is refused when the mark is
+    not the one that the writer has seen. So rows and mark always fit, whoever dies or interferes.
+    """
+
+    version: int  # Manifest.version of the bucket
+    before: datetime | None = None  # only events before this time; None: all of them
+    loading: bool = False  # half of the rows may be older: count on none of them
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))  # no two marks are equal
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the rows hold all events of the version, so that new ones may be added."""
+        return self.before is None and not self.loading
+
+    def dumps(self) -> bytes:
+        """As JSON."""
+        before = self.before and self.before.isoformat()
+        return json.dumps([self.version, before, self.loading, self.nonce]).encode()
+
+    @classmethod
+    def loads(cls, text: bytes) -> "Mark":
+        """From JSON."""
+        version, before, loading, nonce = json.loads(text)
+        return cls(version, before and datetime.fromisoformat(before), loading, nonce)
 
 
 class OnlineStore:
@@ -55,6 +93,7 @@ class OnlineStore:
     def load(self, user_ids: Sequence[str], histories: Histories, updated: int = 0) -> None:
         """Replace the histories of these subscribers; `updated` is the time of the data (s).
 
+        For a store beside which no stream runs: a mark would not know of it (see `swap`).
         Raises ServiceUnavailable.
         """
         rows = histories.pack(updated)
@@ -72,12 +111,43 @@ class OnlineStore:
 
         Raises ServiceUnavailable, ModelMismatch.
         """
-        keys = [history_key(user_id) for user_id in user_ids]
-        rows: list[Any] = []
+        return Histories.unpack(self._rows(user_ids))
+
+    def held(self, user_ids: Sequence[str]) -> tuple[Histories, npt.NDArray[np.bool_]]:
+        """Histories as `fetch` gives them, and who has a row at all.
+
+        Raises ServiceUnavailable, ModelMismatch.
+        """
+        rows = self._rows(user_ids)
+        return Histories.unpack(rows), np.array([row is not None for row in rows], bool)
+
+    def mark(self, bucket: int) -> Mark | None:
+        """Mark of the rows of a bucket, None before the first. Raises ServiceUnavailable."""
         with _translated():
-            for start in range(0, len(keys), MGET_KEYS):
-                rows += self._redis.mget(keys[start : start + MGET_KEYS])
-        return Histories.unpack(rows)
+            text: Any = self._redis.get(rows_key(bucket))
+        return None if text is None else Mark.loads(text)
+
+    def swap(
+        self,
+        bucket: int,
+        seen: Mark | None,
+        mark: Mark,
+        user_ids: Sequence[str],
+        histories: Histories,
+        updated: int = 0,
+    ) -> bool:
+        """Replace histories and the mark of their bucket, in one step.
+
+        Does nothing, and gives False, when the mark is not `seen` any more.
+        Raises ServiceUnavailable.
+        """
+        keys = [rows_key(bucket), *map(history_key, user_ids)]
+        expected = b"" if seen is None else seen.dumps()
+        with _translated():
+            done = self._redis.register_script(SWAP)(
+                keys, [expected, mark.dumps(), *histories.pack(updated)]
+            )
+        return bool(done)
 
     def write_meta(self, meta: FeaturesMeta) -> None:
         """Keep `meta`, after the load that it describes. Raises ServiceUnavailable."""
@@ -116,6 +186,14 @@ class OnlineStore:
             layout=raw["layout"],
             schema=raw["schema"],
         )
+
+    def _rows(self, user_ids: Sequence[str]) -> list[bytes | None]:
+        keys = [history_key(user_id) for user_id in user_ids]
+        rows: list[Any] = []
+        with _translated():
+            for start in range(0, len(keys), MGET_KEYS):
+                rows += self._redis.mget(keys[start : start + MGET_KEYS])
+        return rows
 
 
 @contextmanager

@@ -8,9 +8,10 @@ import numpy.typing as npt
 import xxhash
 
 from reco.features.history import NO_PROFILING
-from reco.subscribers.store import Subscriber
+from reco.subscribers.store import Subscriber, SubscriberStore
 
 PROFILE_FIELDS: Final = ("region", "language", "device", "plan", "signup_source")
+PAGE: Final = 5_000  # subscribers a query
 WIDTH: Final = 16  # tokens a subscriber: the fields above, then attributes by name
 
 
@@ -43,3 +44,16 @@ def profiles_of(
         for s, no in zip(subscribers, refused, strict=True)
     ]
     return tokens_of(profiles), np.where(refused, NO_PROFILING, 0).astype(np.uint16)
+
+
+def read_profiles(
+    store: SubscriberStore | None, users: Sequence[str]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
+    """Tokens [n, WIDTH] and flags [n] of users, from the database where there is one.
+
+    Raises ServiceUnavailable.
+    """
+    if store is None:
+        return profiles_of([None] * len(users))
+    pages = [store.get(users[start : start + PAGE]) for start in range(0, len(users), PAGE)]
+    return profiles_of([subscriber for page in pages for subscriber in page])

@@ -1,0 +1,147 @@
+"""The stream processor: a micro-batch of the bus into the lake and the online rows, each once.
+
+Order is what makes it safe: refuse bad events, append to the lake (which knows every event id),
+bring the online rows to the lake's version, and only then acknowledge. A batch that is delivered
+again after a kill adds nothing to the lake, and its rows are rebuilt where they had not been done.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from reco.errors import InputError
+from reco.events.append import Landed
+from reco.events.bus import Message, Reader
+from reco.events.deadletter import DeadLetters
+from reco.events.known_ids import KnownIds
+from reco.events.lake import Lake
+from reco.events.payloads import Parsed, parse
+from reco.tables import user_bucket
+
+BATCH: Final = 20_000  # messages; more of them cost less each, and one takes about half a second
+LINGER_S: Final = 0.2  # a batch waits so long for more: small ones make many small files
+IDLE_S: Final = 60.0  # a message that nobody acknowledged for so long has no living reader
+
+
+class Rows(Protocol):
+    """What is kept equal to the lake (reco.features.live.LiveRows)."""
+
+    def follow(self, bucket: int, landed: Landed | None = None) -> None:
+        """Bring the rows of a bucket to the present version of the lake."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a processor has done; messages = new + duplicates + refused."""
+
+    messages: int = 0
+    new: int = 0
+    duplicates: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, messages: int, new: int, refused: Sequence[str]) -> None:
+        """One batch is done."""
+        self.messages += messages
+        self.new += new
+        self.duplicates += messages - new - len(refused)
+        self.refused.update(refused)
+
+
+class StreamProcessor:
+    """Processes micro-batches. One thread; several processes may work on one lake."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        rows: Rows,
+        dead: DeadLetters,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.tally = Tally()
+        self._lake = lake
+        self._rows = rows
+        self._dead = dead
+        self._clock = clock
+        self._known = KnownIds()
+        self._types: set[str] = set()
+
+    def recover(self, buckets: Sequence[int]) -> None:
+        """Make up for what a process that died, or an import, left undone in these buckets."""
+        for bucket in buckets:
+            self._rows.follow(bucket)
+
+    def process(self, messages: Sequence[Message]) -> None:
+        """Let a batch take effect, once however often it comes; the caller acknowledges it.
+
+        Raises ServiceUnavailable, Conflict: nothing may be acknowledged then.
+        """
+        parsed, landed = self._land([message.payload for message in messages])
+        self._dead.add([(messages[i], reason) for i, reason in parsed.refused.items()])
+        new = {part.bucket: part for part in landed}
+        users = parsed.rows["user_id"].unique()
+        for bucket in sorted({user_bucket(user, self._lake.buckets) for user in users}):
+            # Also where nothing was new: this may be a batch that died before its rows were done.
+            self._rows.follow(bucket, new.get(bucket))
+        added = sum(len(part.rows) for part in landed)
+        self.tally.add(len(messages), added, [*parsed.refused.values()])
+
+    def _land(self, payloads: Sequence[bytes]) -> tuple[Parsed, list[Landed]]:
+        """Parse and append; a type that another process added meanwhile is parsed against again."""
+        parsed = parse(payloads, self._clock(), self._types)
+        if parsed.rows.is_empty():
+            return parsed, []
+        if not self._types.issuperset(parsed.rows["type"].unique()):
+            self._types = self._lake.manifest().types()
+            parsed = parse(payloads, self._clock(), self._types)
+        try:
+            landed = self._lake.land(parsed.rows, self._known)
+        except InputError:  # two types share a code, and the other one came just now
+            self._types = self._lake.manifest().types()
+            parsed = parse(payloads, self._clock(), self._types)
+            landed = self._lake.land(parsed.rows, self._known)
+        self._types |= set(parsed.rows["type"].unique())
+        return parsed, landed
+
+
+class Consumer:
+    """Takes batches from a reader to a processor: the loop of one process."""
+
+    def __init__(self, reader: Reader, processor: StreamProcessor, batch: int = BATCH) -> None:
+        self._reader = reader
+        self._processor = processor
+        self._batch = batch
+
+    def begin(self, buckets: Sequence[int]) -> None:
+        """Finish what the last reader of these shards left. Raises as `step` does."""
+        self._processor.recover(buckets)
+        while left := self._reader.claim(self._batch, 0.0):
+            self._take(left)
+
+    def step(self, timeout_s: float, linger_s: float = LINGER_S) -> int:
+        """Process one batch; the number of its messages, 0 when none came within `timeout_s`.
+
+        Raises ServiceUnavailable, Conflict: make a new Consumer then.
+        """
+        messages = self._reader.read(self._batch, timeout_s)
+        if not messages:
+            messages = self._reader.claim(self._batch, IDLE_S)
+        elif linger_s and len(messages) < self._batch // 2:
+            messages += self._linger(linger_s, self._batch - len(messages))
+        if messages:
+            self._take(messages)
+        return len(messages)
+
+    def _linger(self, linger_s: float, room: int) -> list[Message]:
+        """What else comes within a moment."""
+        more: list[Message] = []
+        end = time.monotonic() + linger_s
+        while len(more) < room and (left := end - time.monotonic()) > 0:
+            more += self._reader.read(room - len(more), left)
+        return more
+
+    def _take(self, messages: Sequence[Message]) -> None:
+        self._processor.process(messages)
+        self._reader.acknowledge(messages)

@@ -1,0 +1,148 @@
+"""Online rows kept equal to the lake: each event counts once, whoever dies at whatever moment.
+
+The lake decides what happened; a row is nothing but a view of it. The mark of a bucket says up to
+which version of the lake its rows go (online.Mark), and is written in one step with them:
+  a mark that is live at version v, and new rows that took the lake from v to w  ->  add them
+  anything else (a batch that died half way, an import, a load as of a time)     ->  rebuild users
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import structlog
+
+from reco.errors import Conflict
+from reco.events.lake import Lake, Landed
+from reco.events.manifest import Manifest
+from reco.features.history import Histories, from_events
+from reco.features.online import Mark, OnlineStore
+
+COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "quantity")
+CHUNK: Final = 2_048  # rows a write: about 2 MB and 5 ms in which Redis does nothing else
+PATIENCE_S: Final = 5.0  # a load that has not moved for so long is dead, and its work done anew
+POLL_S: Final = 0.05
+ATTEMPTS: Final = 20  # of a load against a stream that keeps writing
+
+log = structlog.get_logger()
+
+Profiles = Callable[[Sequence[str]], tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16]]]
+
+
+class LiveRows:
+    """The online rows of a lake. `profiles` gives tokens and flags of users without a row."""
+
+    def __init__(self, lake: Lake, online: OnlineStore, profiles: Profiles) -> None:
+        self._lake = lake
+        self._online = online
+        self._profiles = profiles
+
+    def follow(self, bucket: int, landed: Landed | None = None) -> None:
+        """Bring the rows of a bucket to the present version of the lake.
+
+        `landed` are rows that this process has just added to the lake, when there were any.
+        Raises ServiceUnavailable, ModelMismatch when the rows have another layout.
+        """
+        while not self._try(bucket, landed):
+            log.info("rows changed under our hands; looking again", bucket=bucket)
+
+    def _try(self, bucket: int, landed: Landed | None) -> bool:
+        mark = self._settled(bucket)
+        if landed is not None and _is_live_at(mark, landed.before):
+            return self._add(mark, landed)
+        live = self._lake.manifest()
+        if _is_live_at(mark, live.version(bucket)):
+            return True
+        return self._rebuild(bucket, mark, live)
+
+    def _settled(self, bucket: int) -> Mark | None:
+        """The mark, once no other process is replacing the rows any more."""
+        mark, since = self._online.mark(bucket), time.monotonic()
+        while mark is not None and mark.loading and time.monotonic() < since + PATIENCE_S:
+            time.sleep(POLL_S)
+            now = self._online.mark(bucket)
+            if now != mark:
+                mark, since = now, time.monotonic()
+        return mark
+
+    def _add(self, mark: Mark | None, landed: Landed) -> bool:
+        users = landed.rows["user_id"].unique().sort().to_list()
+        held, tokens, flags = self._known(users)
+        rows = held.merge(from_events(landed.rows, users, tokens, flags))
+        new = Mark(landed.version)
+        return self._online.swap(landed.bucket, mark, new, users, rows, int(time.time()))
+
+    def _rebuild(self, bucket: int, mark: Mark | None, live: Manifest) -> bool:
+        """Rows of everybody whose events are not all in, from the lake as `live` lists it."""
+        version = live.version(bucket)
+        trusted = mark is not None and not mark.loading and mark.version <= version
+        since, late = (mark.version, mark.before) if mark and trusted else (-1, None)
+        users = self._lake.users_since(live, bucket, since, late)
+        if users:
+            log.info("rebuilding rows", bucket=bucket, users=len(users), since=since)
+        events = self._lake.read_bucket(bucket, columns=COLUMNS, live=live)
+        events = events.filter(pl.col("user_id").is_in(users))
+        _, tokens, flags = self._known(users)
+        rows = from_events(events, users, tokens, flags)
+        return _write(self._online, bucket, mark, Mark(version), users, rows)
+
+    def _known(
+        self, users: Sequence[str]
+    ) -> tuple[Histories, npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
+        """Rows of users, and their profiles: as the rows have them, of new users by `profiles`."""
+        held, known = self._online.held(users)
+        tokens, flags = held.tokens, held.flags.copy()
+        new = np.flatnonzero(~known)
+        if len(new):
+            fresh, flags[new] = self._profiles([users[i] for i in new.tolist()])
+            width = max(tokens.shape[1], fresh.shape[1])
+            tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
+            tokens[new, : fresh.shape[1]] = fresh
+        return held, tokens, flags
+
+
+def load_rows(
+    online: OnlineStore, bucket: int, mark: Mark, users: Sequence[str], rows: Histories
+) -> None:
+    """Replace rows of a bucket by those of a batch run, read from the lake at or after `mark`.
+
+    A stream that runs beside it waits, and then adds what the run has not seen.
+    Raises Conflict when another process keeps replacing them, ServiceUnavailable.
+    """
+    for _ in range(ATTEMPTS):
+        if _write(online, bucket, online.mark(bucket), mark, users, rows):
+            return
+    raise Conflict(
+        f"The online rows of bucket {bucket} were not replaced.",
+        "Another process keeps writing them.",
+        "Run one `reco features` at a time.",
+    )
+
+
+def _write(
+    online: OnlineStore,
+    bucket: int,
+    seen: Mark | None,
+    mark: Mark,
+    users: Sequence[str],
+    rows: Histories,
+) -> bool:
+    """Write rows in chunks, `mark` with the last; False as soon as another process interferes."""
+    now = int(time.time())
+    starts = range(0, max(len(users), 1), CHUNK)
+    for start in starts:
+        stop = min(start + CHUNK, len(users))
+        last = start == starts[-1]
+        step = mark if last else Mark(mark.version, mark.before, loading=True)
+        part = rows.take(start, stop)
+        if not online.swap(bucket, seen, step, users[start:stop], part, now):
+            return False
+        seen = step
+    return True
+
+
+def _is_live_at(mark: Mark | None, version: int) -> bool:
+    return mark is not None and mark.is_live and mark.version == version
