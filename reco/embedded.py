@@ -43,6 +43,7 @@ class Services:
     home: Path
     lake: str  # root of the lake: a path or a URI
     redis_url: str = field(repr=False)
+    bus_url: str = field(repr=False)
     database_url: str = field(repr=False)
     mlflow_uri: str = field(repr=False)
     smtp_url: str = field(repr=False)
@@ -66,6 +67,7 @@ class Services:
             "home": str(self.home),
             "lake": self.lake,
             "redis_url": self.redis_url,
+            "bus_url": self.bus_url,
             "database_url": self.database_url,
             "mlflow_uri": self.mlflow_uri,
             "smtp_url": self.smtp_url,
@@ -119,10 +121,12 @@ def _services(settings: Settings, home: Path, embedded: Mapping[str, str]) -> Se
         return embedded[name] if configured is None else configured.get_secret_value()
 
     lake = settings.lake or str(home / "lake")
+    redis_url = address("redis_url", settings.redis_url)
     return Services(
         home=home,
         lake=lake if "://" in lake else str(Path(lake).expanduser().absolute()),
-        redis_url=address("redis_url", settings.redis_url),
+        redis_url=redis_url,
+        bus_url=settings.bus_url.get_secret_value() if settings.bus_url else redis_url,
         database_url=address("database_url", settings.database_url),
         mlflow_uri=settings.mlflow_uri or _embedded_mlflow(home),
         smtp_url=address("smtp_url", settings.smtp_url),

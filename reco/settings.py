@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="postgresql://… for subscribers, ledger"
     )
+    bus_url: SecretStr | None = Field(
+        None, description="event bus: redis://…, kafka://host:9092,… or amqp://…; out: that Redis"
+    )
     mlflow_uri: str | None = Field(None, description="MLflow tracking server")
     smtp_url: SecretStr | None = Field(
         None, description="smtp://user:password@host:587, smtps://…:465"

@@ -53,7 +53,8 @@ def ids(lake):
     return sorted(lake.events().collect()["event_id"])
 
 
-def assert_rows_are_right(lake, client, users):
+def assert_rows_are_right(lake, client):
+    users = lake.events().collect()["user_id"].n_unique()
     found = verify(lake, OnlineStore(client), None, NOW)
 
     assert (found.compared, found.pending, found.differing) == (users, 0, 0), found.examples
@@ -72,7 +73,7 @@ def test_any_order_with_repeats_gives_the_rows_and_the_lake_of_the_ordered_strea
 
     assert 3_900 == drain(one)
     assert sorted(e["event_id"] for e in events) == ids(lake)
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 def test_a_batch_that_comes_again_changes_nothing(redis, lake):
@@ -113,7 +114,7 @@ def test_a_death_at_any_write_loses_and_doubles_nothing(redis, tmp_path_factory,
             deaths.pop(0)
 
     assert sorted({e["event_id"] for e in events}) == ids(lake)
-    assert_rows_are_right(lake, redis, users=12)
+    assert_rows_are_right(lake, redis)
 
 
 class DyingStore(OnlineStore):
@@ -158,7 +159,7 @@ def test_three_kills_of_the_process_lose_and_double_nothing(redis, redis_url, tm
     drain(consumer(lake, redis, redis_url))
 
     assert sorted(e["event_id"] for e in events) == ids(lake)
-    assert_rows_are_right(lake, redis, users=200)
+    assert_rows_are_right(lake, redis)
 
 
 def test_two_processors_of_the_same_users_do_not_harm_each_other(redis, lake):
@@ -167,7 +168,7 @@ def test_two_processors_of_the_same_users_do_not_harm_each_other(redis, lake):
         (one, two)[i % 2].process(messages(stream_events(600)[batch : batch + 60], batch))
 
     assert 600 == len(ids(lake))
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 def test_a_row_that_changed_since_it_was_read_is_not_overwritten(redis, lake):
@@ -179,7 +180,7 @@ def test_a_row_that_changed_since_it_was_read_is_not_overwritten(redis, lake):
     stream.process(messages(stream_events(150, seed=2), 150))
 
     assert not store.swap(bucket, mark, Mark(99), ["u1"], rows)
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 # -- beside other writers ----------------------------------------------------------------------
@@ -205,7 +206,7 @@ def test_events_after_a_batch_load_are_added_to_what_it_loaded(redis, lake):
     stream.process(messages(events[200:], 200))
     stream.recover(range(lake.buckets))
 
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 def test_events_that_came_while_a_batch_load_ran_are_not_lost(redis, lake, monkeypatch):
@@ -228,7 +229,7 @@ def test_events_that_came_while_a_batch_load_ran_are_not_lost(redis, lake, monke
     stream.recover(range(lake.buckets))
 
     assert 400 == len(ids(lake))
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 def test_a_load_that_died_half_way_is_made_good(redis, lake, monkeypatch):
@@ -243,7 +244,7 @@ def test_a_load_that_died_half_way_is_made_good(redis, lake, monkeypatch):
     stream.process(messages(stream_events(100, seed=5), 200))
     stream.recover([bucket])
 
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 def test_a_dead_load_in_chunks_cannot_write_after_it_was_replaced(redis, lake, monkeypatch):
@@ -265,7 +266,7 @@ def test_a_dead_load_in_chunks_cannot_write_after_it_was_replaced(redis, lake, m
     load_rows(Interrupted(redis), 3, Mark(0, NOW), users, nothing)
     stream.recover(range(lake.buckets))
 
-    assert_rows_are_right(lake, redis, users=200)
+    assert_rows_are_right(lake, redis)
 
 
 def test_an_import_beside_the_stream_reaches_the_rows(redis, lake):
@@ -281,7 +282,7 @@ def test_an_import_beside_the_stream_reaches_the_rows(redis, lake):
     stream.recover(range(lake.buckets))
 
     assert 300 == len(ids(lake))
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 def test_rows_of_another_lake_are_made_anew(redis, tmp_path):
@@ -291,7 +292,7 @@ def test_rows_of_another_lake_are_made_anew(redis, tmp_path):
     lake = small_lake(tmp_path / "new")
     processor(lake, redis).process(messages(stream_events(2_000, seed=7)))
 
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 def test_a_lost_store_is_filled_from_the_lake(redis, lake):
@@ -301,7 +302,7 @@ def test_a_lost_store_is_filled_from_the_lake(redis, lake):
 
     processor(lake, redis).recover(range(lake.buckets))
 
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 # -- profiles ----------------------------------------------------------------------------------
@@ -476,7 +477,7 @@ def test_clicks_of_mails_reach_the_rows(redis, redis_url, lake):
 
     (row,) = lake.events().collect().to_dicts()
     assert ("click", "c", 2, None) == (row["type"], row["campaign_id"], row["slot"], row["value"])
-    assert_rows_are_right(lake, redis, users=1)
+    assert_rows_are_right(lake, redis)
 
 
 def test_landed_rows_are_merged_and_not_rebuilt(redis, lake, monkeypatch):
@@ -486,7 +487,7 @@ def test_landed_rows_are_merged_and_not_rebuilt(redis, lake, monkeypatch):
 
     stream.process(messages(stream_events(200, seed=3), 200))
 
-    assert_rows_are_right(lake, redis, users=30)
+    assert_rows_are_right(lake, redis)
 
 
 def test_verify_finds_every_row_that_is_not_right(redis, lake):
