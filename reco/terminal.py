@@ -106,7 +106,7 @@ def _is_grid(value: object) -> TypeGuard[Mapping[str, Mapping[str, object]]]:
 def _grid(title: str, rows: Mapping[str, Mapping[str, object]]) -> Table:
     columns = list(next(iter(rows.values())))
     table = Table(title=title, title_justify="left", box=None)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     for name, row in rows.items():
