@@ -27,7 +27,7 @@ def check(terminal: Terminal, file: Path) -> None:
     wanted = load(file)
     with (
         open_line(ray=True) as line,
-        application(AppArgs(home=str(line.services.home))),
+        application(AppArgs(home=line.services.home)),
         terminal.progress() as progress,
     ):
         preflight = check(wanted, line.services, progress=progress)
@@ -51,7 +51,7 @@ def send(terminal: Terminal, file: Path) -> None:
     compile_template(wanted.template, subject=wanted.subject)  # before anything is started
     with (
         open_line(ray=True) as line,
-        application(AppArgs(home=str(line.services.home))),
+        application(AppArgs(home=line.services.home)),
         terminal.progress() as progress,
     ):
         summary = run(wanted, line.services, progress=progress)
@@ -97,7 +97,7 @@ def resume(terminal: Terminal, campaign_id: str) -> None:
 
     with open_line(ray=True) as line, terminal.progress() as progress:
         wanted = CampaignStore(line.engine).get(campaign_id).campaign
-        with application(AppArgs(home=str(line.services.home))):
+        with application(AppArgs(home=line.services.home)):
             summary = run(wanted, line.services, progress=progress)
     terminal.summary(f"Campaign {campaign_id}", summary)
 
@@ -116,7 +116,7 @@ def preview(terminal: Terminal, file: Path, user_id: str, arm: str | None, out: 
     from serve.running import application
 
     wanted = load(file)
-    with open_line(ray=True) as line, application(AppArgs(home=str(line.services.home))):
+    with open_line(ray=True) as line, application(AppArgs(home=line.services.home)):
         mail = write_preview(wanted, user_id, arm, line.services, out)
     terminal.summary(f"Preview for {user_id}", mail)
 
@@ -125,8 +125,12 @@ def preview(terminal: Terminal, file: Path, user_id: str, arm: str | None, out: 
 @click.argument("campaign_id")
 @click.option("--out", type=OUT, help="One self-contained HTML file.")
 @click.option("--days", default=28, show_default=True, type=click.IntRange(1, 366))
-def report(terminal: Terminal, campaign_id: str, out: Path | None, days: int) -> None:
+@click.option("--bands", type=FILE, help="Instead of the defaults in configs/alerts/bands.yaml.")
+def report(
+    terminal: Terminal, campaign_id: str, out: Path | None, days: int, bands: Path | None
+) -> None:
     """A/B with intervals, revenue per mail, coverage, latency: a campaign, or a plain file."""
+    from reco.outcomes.bands import read_bands
     from reco.outcomes.page import headlines
     from reco.outcomes.report import read_experiment, to_html, to_json
 
@@ -138,8 +142,24 @@ def report(terminal: Terminal, campaign_id: str, out: Path | None, days: int) ->
 
         with open_line() as line:
             url = line.services.database_url
-            found = campaign_report(campaign_id, line.lake, line.engine, url, days=days)
+            limits = read_bands(bands)
+            found = campaign_report(
+                campaign_id, line.lake, line.engine, url, days=days, bands=limits
+            )
     if out:
         out.write_text(to_html(found))
     facts = {"findings": headlines(found), "cautions": found.cautions, "page": out}
     terminal.document(to_json(found), f"Report on {found.title}", facts)
+
+
+@command("monitoring")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default="configs")
+@click.option("--bands", type=FILE, help="Default: alerts/bands.yaml of the directory, if there.")
+def monitoring(terminal: Terminal, directory: Path, bands: Path | None) -> None:
+    """Grafana dashboard and Prometheus alert rules, from the bands and the metrics exported."""
+    from reco.outcomes.bands import read_bands
+    from serve.monitoring import write
+
+    own = directory / "alerts" / "bands.yaml"
+    files = write(read_bands(bands or (own if own.is_file() else None)), directory)
+    terminal.summary("Monitoring is written", {"files": [str(file) for file in files]})

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from reco.errors import RecoError
+from reco.log import configure
 from reco.terminal import Terminal
 
 FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -47,6 +48,7 @@ def command(
         @functools.wraps(function)
         def run(as_json: bool, **arguments: Any) -> None:
             terminal = Terminal(as_json)
+            configure(json=as_json)
             # `timeout` and `docker stop` end a command as Ctrl-C does: its servers stop with it.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
             try:

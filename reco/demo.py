@@ -131,7 +131,7 @@ def _send(line: Line, progress: Report) -> tuple[dict[str, int], Path]:
     from serve.running import application
 
     campaign, preview = load(CAMPAIGN), line.services.home / "preview.html"
-    with application(AppArgs(home=str(line.services.home))):
+    with application(AppArgs(home=line.services.home)):
         run(campaign, line.services, progress=progress)
         user_id = SubscriberStore(line.engine).ids(limit=1)[0]
         write_preview(campaign, user_id, "personal", line.services, preview)

@@ -136,7 +136,7 @@ def _services(settings: Settings, home: Path, embedded: Mapping[str, str]) -> Se
         link_key=bytes.fromhex(
             settings.link_key.get_secret_value() if settings.link_key else _key(home, "link")
         ),
-        verifier_url=settings.verifier_url and settings.verifier_url.get_secret_value(),
+        verifier_url=settings.verifier_url.get_secret_value() if settings.verifier_url else None,
         dkim_key=_pem(settings.dkim_key),
         dkim_selector=settings.dkim_selector,
     )

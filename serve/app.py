@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application, Deployment
 
-from reco.settings import Settings
+from reco.settings import read_settings
 from serve.deployments import Features, Renderer, Rules
 from serve.gateway import Gateway
 from serve.scorer import Scorer
@@ -24,7 +24,7 @@ class AppArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    home: str | None = Field(None, description="embedded state; default RECO_HOME, else .reco")
+    home: Path | None = Field(None, description="embedded state; default RECO_HOME, else .reco")
     model: str | None = Field(None, description="directory of an artifact; default the champion")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the Scorer computes")
     scorer_budget_s: float = Field(15.0, gt=0, description="then a chunk goes on without a model")
@@ -32,7 +32,7 @@ class AppArgs(BaseModel):
 
 def build(args: AppArgs) -> Application:
     """The application of one installation."""
-    home = str(Path(args.home or Settings().home).resolve())
+    home = str(read_settings(args.home).home.expanduser().absolute())
     model = {"model": args.model, "device": args.device}
     features = stage(Features).bind(home)
     scorer = stage(Scorer, user_config=model).bind(home)

@@ -12,7 +12,8 @@ from reco.database import open_database
 from reco.embedded import Services, connect_redis, open_services
 from reco.events.lake import Lake
 from reco.features.online import OnlineStore
-from reco.settings import Settings
+from reco.log import configure
+from reco.settings import read_settings
 
 
 class Stores:
@@ -21,8 +22,10 @@ class Stores:
     def __init__(self, home: str) -> None:
         """Attach. Raises ServiceUnavailable or ConfigError when a service cannot be reached."""
         self._stack = ExitStack()
-        settings = Settings(home=Path(home))
-        self.services: Services = self._stack.enter_context(open_services(settings))
+        configure(json=True)
+        # Unchecked: a replica comes up while the relay is away, and serves what it can.
+        opened = open_services(read_settings(Path(home)), check=False)
+        self.services: Services = self._stack.enter_context(opened)
 
     def close(self) -> None:
         """Detach; the last process out stops the embedded services."""

@@ -26,7 +26,7 @@ def running_app(services: Services) -> Iterator[httpx.Client]:
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
-        args = AppArgs(home=str(services.home), scorer_budget_s=20)
+        args = AppArgs(home=services.home, scorer_budget_s=20)
         serve.run(build(args), name=APP, route_prefix="/")
         headers = {"Authorization": f"Bearer {services.api_key}"}
         with httpx.Client(

@@ -63,7 +63,7 @@ def whole(world: World) -> None:
     sink = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         services = replace(world.services, smtp_url=f"smtp://127.0.0.1:{port}")
-        with application(AppArgs(home=str(services.home))):
+        with application(AppArgs(home=services.home)):
             run(campaign("warm", audience={"users": ["u05"]}), services, senders=1)
             summary = run(campaign("bench", picks=5, rules=RULES), services)
     finally:
