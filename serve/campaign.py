@@ -21,6 +21,8 @@ from reco.database import open_database
 from reco.embedded import Services
 from reco.errors import Conflict, RecoError
 from reco.events.lake import Lake
+from reco.outcomes.bands import Bands
+from reco.outcomes.watch import Watch
 from reco.subscribers.store import SubscriberStore
 from serve.audience import enqueue
 from serve.check import check
@@ -79,12 +81,13 @@ def run(
     progress: Progress | None = None,
     lease_s: float = LEASE_S,
     scorer_budget_s: float = 15.0,
+    bands: Bands | None = None,
 ) -> CampaignSummary:
     """Send a campaign, or go on with one that was stopped; returns when nothing is left to do.
 
     Raises NotFound or TemplateError for the template, Conflict when another campaign has the id or
     this one was cancelled, ServiceUnavailable when a store or the relay is gone: the campaign is
-    then paused, with the reason as its note.
+    then paused, with the reason as its note. Harm surely above `bands` pauses it too.
     """
     renderer_of(campaign)
     Graph.of_app(scorer_budget_s)
@@ -104,7 +107,8 @@ def run(
             )
             subscribers = SubscriberStore(engine)
             crew = Crew(order, senders)
-            engine_run = Run(campaign, ledger, store, subscribers, crew, progress)
+            watch = Watch(campaign, started_at, engine, Lake(services.lake), bands or Bands())
+            engine_run = Run(campaign, ledger, store, subscribers, crew, watch, progress)
             summary = engine_run.until_done(started_at)
             Lake(services.lake).write_table(table_name(campaign.id), crew.latencies.frame())
             return summary
@@ -134,6 +138,7 @@ class Run:
         store: CampaignStore,
         subscribers: SubscriberStore,
         crew: Crew,
+        watch: Watch,
         progress: Progress | None,
     ) -> None:
         self._campaign = campaign
@@ -141,6 +146,7 @@ class Run:
         self._store = store
         self._subscribers = subscribers
         self._crew = crew
+        self._harm = watch
         self._progress = progress
         self._recovered_at = 0.0
 
@@ -175,6 +181,9 @@ class Run:
             if state is not CampaignState.RUNNING:
                 audience.result()
                 return state
+            if trouble := self._harm.trouble():
+                log.warning("the campaign pauses by itself", why=trouble)
+                self._move(CampaignState.PAUSED, trouble)
             if closes_at is not None and datetime.now(UTC) >= closes_at:
                 self._close()
             self._recover()

@@ -172,6 +172,18 @@ def test_a_relay_that_is_gone_pauses_the_campaign_and_says_so(client, services, 
     assert counts["queued"] == sum(counts.values()) > 0
 
 
+def test_a_campaign_that_does_harm_pauses_by_itself(mail_to, smtp_sink, monkeypatch):
+    monkeypatch.setattr("reco.outcomes.watch.LOOK_S", 0.2)
+    smtp_sink.fault("mailbox_unavailable")
+
+    summary = run(campaign("harmful", rate_per_s=60), mail_to, senders=1)
+
+    assert summary.state == "paused"
+    assert "The bounce rate of all arms, 100.00 %, is surely above its ceiling" in summary.note
+    assert 10 <= summary.failed < REACHED
+    assert_nobody_is_lost(summary, EVERYBODY)
+
+
 def test_an_unknown_template_starts_nothing(mail_to, smtp_sink, world):
     with pytest.raises(NotFound, match="no template"):
         run(campaign("nowhere", template="nowhere"), mail_to)

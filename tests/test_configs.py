@@ -16,6 +16,7 @@ from reco.campaigns.campaign import load as load_campaign
 from reco.campaigns.yaml_config import read_config
 from reco.errors import ConfigError
 from reco.events.mapping import load_mapping
+from reco.outcomes.bands import read_bands
 from tests.conftest import ROOT
 from train.config import TrainConfig
 
@@ -63,9 +64,21 @@ def load_cluster(path: Path) -> None:
     validate_config(prepare_config(yaml.safe_load(path.read_text())))
 
 
+def load_rules(path: Path) -> None:
+    """Prometheus itself is asked in test_monitoring, where it is installed."""
+    known = {"name", "rules", "alert", "expr", "for", "labels", "annotations"}
+    data = yaml.safe_load(path.read_text())
+    entries = [*data.get("groups", []), *(r for g in data["groups"] for r in g["rules"])]
+    unknown = [*(data.keys() - {"groups"}), *(key for e in entries for key in e.keys() - known)]
+    if unknown:
+        raise ConfigError(f"{path} has unknown keys.", ", ".join(unknown))
+
+
 LOADERS: dict[str, Callable[[Path], object]] = {
     r"configs/campaigns/.*": load_campaign,
     r"configs/mappings/.*": load_mapping,
+    r"configs/alerts/bands.*": read_bands,
+    r"configs/alerts/.*\.rules.*": load_rules,
     r"configs/train.*": lambda path: read_config(path, TrainConfig),
     r"configs/serve.*": load_serve,
     r"(configs/)?cluster.*": load_cluster,

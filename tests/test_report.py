@@ -21,8 +21,8 @@ from reco.models.slates import Reason, Rung
 from reco.outcomes.bands import Bands
 from reco.outcomes.bots import TOUCHES, judge
 from reco.outcomes.exposure import gini
-from reco.outcomes.feedback import Feedback
 from reco.outcomes.plots import ticks
+from reco.outcomes.reactions import Reactions
 from reco.outcomes.report import build, read_experiment, to_html, to_json
 from reco.outcomes.wording import amount, gap, lift, p_value, share
 from reco.tables import EVENTS, ITEMS
@@ -443,7 +443,7 @@ def test_axes_span_the_data_and_zero_in_few_steps(one, other):
 SECOND = timedelta(seconds=1)
 
 
-def feedback(clicks=120, programs=40):
+def reactions(clicks=120, programs=40):
     """Half of the readers are followed; some click, and programs click on other mails."""
     sent = START + timedelta(days=3_000)
     rows = [
@@ -460,11 +460,11 @@ def feedback(clicks=120, programs=40):
         [("unsubscribe", f"p{i}") for i in range(60)], schema=["type", "delivery_id"], orient="row"
     )
     followed = {f"p{i}" for i in range(240)} | {f"s{i}" for i in range(80)}
-    return Feedback(judge(raw), harm, followed)
+    return Reactions(judge(raw), harm, followed)
 
 
 def test_the_ctr_counts_persons_of_those_who_agreed_and_says_what_it_left_out():
-    report = made(feedback=feedback())
+    report = made(reactions=reactions())
 
     personal = next(r for r in report.delivery.responses if r.arm == "personal")
     assert (300, 240, 120, 160) == (
@@ -477,7 +477,7 @@ def test_the_ctr_counts_persons_of_those_who_agreed_and_says_what_it_left_out():
 
 
 def test_harm_above_the_control_stands_in_the_report():
-    report = made(feedback=feedback())
+    report = made(reactions=reactions())
 
     found = [g for g in report.delivery.guardrails if g.harmful]
     assert {("unsubscribe", "ceiling"), ("unsubscribe", "static")} == {

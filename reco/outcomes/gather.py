@@ -12,7 +12,7 @@ from reco.catalogue import Catalogue
 from reco.errors import NotFound
 from reco.events.lake import Lake
 from reco.outcomes.bands import Bands
-from reco.outcomes.feedback import Feedback
+from reco.outcomes.reactions import Reactions
 from reco.outcomes.report import build
 from reco.outcomes.results import Report
 from reco.subscribers.store import SubscriberStore
@@ -52,7 +52,7 @@ def campaign_report(
         Catalogue.of(lake.items()),
         horizon_days=days,
         replay=campaign.as_of is not None and campaign.as_of < datetime.now(UTC),
-        feedback=Feedback.of(campaign_id, deliveries, lake.events(), followed),
+        reactions=Reactions.of(campaign_id, deliveries, lake.events(), followed),
         bands=bands,
     )
 

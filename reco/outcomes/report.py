@@ -22,9 +22,9 @@ from reco.outcomes.bands import Bands, alerts_of
 from reco.outcomes.calibration import calibration
 from reco.outcomes.delivery import Delivery, bought_of, latencies_of, ledger_of, window_of
 from reco.outcomes.exposure import exposures, mailable
-from reco.outcomes.feedback import Feedback
 from reco.outcomes.page import page
 from reco.outcomes.purchases import match, observed_until
+from reco.outcomes.reactions import Reactions
 from reco.outcomes.responses import reasons_of
 from reco.outcomes.results import Report
 
@@ -55,14 +55,14 @@ def build(
     *,
     horizon_days: int = 28,
     replay: bool,
-    feedback: Feedback | None = None,
+    reactions: Reactions | None = None,
     bands: Bands | None = None,
 ) -> Report:
     """Report of a campaign (a row of database.CAMPAIGNS with its config) from its ledger rows.
 
     deliveries: as Ledger.rows gives them: user_id, arm, state, items, reasons, rung, size_bytes,
     accepted_at.
-    latencies: stage, p50_ms, p95_ms, p99_ms, n. feedback: what readers did, where it is known.
+    latencies: stage, p50_ms, p95_ms, p99_ms, n. reactions: what readers did, where it is known.
     In a replay the window opens at the config's as_of, else where each mail was accepted. Raises
     InputError when a replay has no as_of.
     """
@@ -74,8 +74,8 @@ def build(
     assigned = dict(deliveries.group_by("arm").len().iter_rows())
     weights = weights or dict.fromkeys(sorted(assigned), 1.0)
     control = _control(arms, sorted(weights))
-    feedback, bands = feedback or Feedback.nothing(), bands or Bands()
-    analysis = _analysis(feedback.added_to(outcomes), control, weights)
+    reactions, bands = reactions or Reactions.nothing(), bands or Bands()
+    analysis = _analysis(reactions.added_to(outcomes), control, weights)
     ordered = list(analysis.units) if analysis else []
     delivery = Delivery(
         window=window_of(start, horizon_days, deliveries, observed_until(purchases)),
@@ -87,9 +87,9 @@ def build(
         latencies=latencies_of(latencies),
         editorial=tuple(str(a["name"]) for a in arms if a.get("slate") == "editorial"),
         calibration=calibration(deliveries, purchases, start, horizon_days),
-        responses=feedback.responses(deliveries, ordered),
-        programs=reasons_of(feedback.touches),
-        guardrails=feedback.guardrails(deliveries, control, bands),
+        responses=reactions.responses(deliveries, ordered),
+        programs=reasons_of(reactions.touches),
+        guardrails=reactions.guardrails(deliveries, control, bands),
     )
     currency = str(config.get("currency") or _currency(catalogue))
     title = str(campaign["campaign_id"])
