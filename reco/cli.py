@@ -4,15 +4,16 @@ A command opens the services, calls one function and prints one summary. Heavy i
 the commands, so that `reco --help` is instant.
 """
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from reco.campaign_cli import campaign, preview, report
+from reco.campaign_cli import campaign, monitoring, preview, report
 from reco.command import AS_OF, FILE, OUT, command
-from reco.mail_cli import subscribers
+from reco.mail_cli import bounces, subscribers
 from reco.terminal import Terminal
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     """Real-time e-mail personalization: from events to a mail of one's own."""
 
 
-for part in (campaign, preview, report, subscribers):
+for part in (campaign, preview, report, monitoring, subscribers, bounces):
     main.add_command(part)
 
 
@@ -57,8 +58,15 @@ def import_(terminal: Terminal, table: str, files: tuple[Path, ...], mapping: Pa
 @command("features", main)
 @AS_OF
 @click.option("--no-online", is_flag=True, help="Tables only; leave the online store alone.")
-def features_(terminal: Terminal, as_of: datetime | None, no_online: bool) -> None:
+@click.option("--verify", is_flag=True, help="Compare the online rows with the lake instead.")
+@click.option("--sample", type=click.IntRange(1), help="Of --verify: about so many users.")
+def features_(
+    terminal: Terminal, as_of: datetime | None, no_online: bool, verify: bool, sample: int | None
+) -> None:
     """Feature tables as of a time, and packed rows into the online store."""
+    if verify:
+        _verify(terminal, as_of or datetime.now(UTC), sample)
+        return
     from reco.features.online import OnlineStore
     from reco.line import open_line
     from reco.subscribers.store import SubscriberStore
@@ -69,6 +77,54 @@ def features_(terminal: Terminal, as_of: datetime | None, no_online: bool) -> No
         when = as_of or datetime.now(UTC)
         summary = run(line.lake, SubscriberStore(line.engine), online, when, progress)
     terminal.summary("Features", summary)
+
+
+def _verify(terminal: Terminal, as_of: datetime, sample: int | None) -> None:
+    from reco.features.online import OnlineStore
+    from reco.features.verify import verify
+    from reco.line import open_line
+    from reco.subscribers.store import SubscriberStore
+
+    with open_line() as line, terminal.progress() as progress:
+        online, store = OnlineStore(line.redis), SubscriberStore(line.engine)
+        found = verify(line.lake, online, store, as_of, sample=sample, progress=progress)
+    terminal.summary("Online against offline", found)
+    if found.differing or found.features:
+        sys.exit(1)
+
+
+@command("stream", main)
+@click.option("--most", default=2, show_default=True, type=click.IntRange(1), help="Consumers.")
+@click.option("--drain", is_flag=True, help="End when no event waits any more.")
+@click.option("--replay", metavar="REASON", help="Put dead letters on the bus again: REASON|all.")
+@click.option("--key", metavar="SOURCE", help="Print the key with which a source signs requests.")
+def stream_(
+    terminal: Terminal, most: int, drain: bool, replay: str | None, key: str | None
+) -> None:
+    """Events from the bus into lake and online features, until Ctrl-C."""
+    from reco.events.deadletter import DeadLetters
+    from reco.events.door import source_key
+    from reco.line import open_line
+
+    with open_line() as line:
+        if key is not None:
+            terminal.summary(
+                "Signs requests", {"source": key, "key": source_key(line.services.link_key, key)}
+            )
+        elif replay is not None:
+            from reco.events.bus import open_bus
+
+            dead = DeadLetters(line.redis)
+            bus = open_bus(line.services.bus_url, line.lake.buckets)
+            replayed = dead.replay(bus, None if replay == "all" else replay)
+            terminal.summary("Replayed", {"replayed": replayed, "left": dead.counts()})
+        else:
+            from serve.fleet import run_until_stopped
+            from train.cluster import connect
+
+            with connect(line.services), terminal.progress() as progress:
+                summary = run_until_stopped(line.services, most, progress, drain=drain)
+            terminal.summary("Stream", summary)
 
 
 @command("train", main)

@@ -101,8 +101,23 @@ DELIVERIES = Table(
     # Claims walk the short queue, not the whole campaign.
     Index("deliveries_queued", "campaign_id", "user_id", postgresql_where=text("state = 'queued'")),
     Index("deliveries_due", "campaign_id", "next_at", postgresql_where=text("state = 'deferred'")),
+    # By which bounces and complaints find their mail.
+    Index("deliveries_message", "message_id", postgresql_where=text("message_id is not null")),
     # What a dead sender may have left behind. No campaign_id: hand-offs must find rows by the key.
     Index("deliveries_leased", "lease_until", postgresql_where=text("lease_until is not null")),
+)
+
+# What came back for a mail. Keyed like the suppressions, so that it names nobody by itself.
+BOUNCES = Table(
+    "bounces",
+    METADATA,
+    Column("address_hash", LargeBinary, primary_key=True),
+    Column("message_id", String, primary_key=True),
+    Column("kind", String, primary_key=True),  # hard, soft, policy, complaint, out_of_office
+    Column("campaign_id", String, nullable=False),
+    Column("status", String, nullable=False),  # enhanced status code, "" unknown
+    Column("why", String, nullable=False),
+    Column("noted_at", WHEN, nullable=False, server_default=func.now()),
 )
 
 FENCES = Sequence("delivery_fences", metadata=METADATA)  # one number a claim, ever rising

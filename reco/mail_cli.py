@@ -8,6 +8,32 @@ from reco.command import OUT, command
 from reco.terminal import Terminal
 
 
+@command("bounces")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C.")
+def bounces(terminal: Terminal, folder: Path, watch: bool) -> None:
+    """Take what came back into a Maildir: bounces, complaints, unsubscriptions by mail."""
+    from reco.events.bus import open_bus
+    from reco.line import open_line
+    from reco.outcomes.maildir import take_new
+    from reco.outcomes.maildir import watch as go_on
+    from reco.outcomes.returned import ReturnedMail
+    from reco.subscribers.suppression import SuppressionList
+    from render.links import LinkSigner
+    from serve.inbound import Leaving
+
+    with open_line() as line:
+        returned = ReturnedMail(
+            line.engine,
+            SuppressionList(line.engine, line.services.link_key),
+            open_bus(line.services.bus_url, line.lake.buckets),
+            Leaving(LinkSigner(line.services.link_key)),
+        )
+        if watch:
+            go_on(folder, returned.take, lambda counts: terminal.say(str(dict(counts))))
+        terminal.summary("Taken", dict(take_new(folder, returned.take)))
+
+
 @click.group()
 def subscribers() -> None:
     """The list: who is on it, and whether their addresses take mail."""

@@ -15,9 +15,10 @@ from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
 from reco.errors import RecoError
 from reco.models.slates import Rung, Slates
 from render.reasons import reason_sentence
-from serve import subscribers
+from serve import inbound, subscribers
 from serve.chunks import Choice, Mode, Request
 from serve.graph import Graph
+from serve.inbound import returned_mail_of
 from serve.letterhead import renderer_of
 from serve.preview import assemble_one
 from serve.schemas import (
@@ -57,6 +58,7 @@ def router(door: Door) -> APIRouter:
     _recommend_routes(v1, door)
     _mail_routes(v1, door)
     _campaign_routes(v1, door)
+    v1.include_router(inbound.router(returned_mail_of(door.stores)))
     v1.include_router(subscribers.router(door.stores.services.verifier_url))
     outside = APIRouter()
     outside.include_router(v1)

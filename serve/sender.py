@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.delivery import Claim, HandOff, Settled, State, Suppressed
@@ -22,6 +23,7 @@ from reco.campaigns.pacing import TokenBucket, next_attempt
 from reco.campaigns.smtp import SmtpPool
 from reco.errors import RecoError, SendDeferred, SendError, SendFailed, SendUncertain
 from reco.features.history import day_of
+from reco.outcomes.returned import Delivered, ReturnedMail
 from reco.rules.caps import Caps
 from render.message import return_path
 from serve.chunks import Assembled, Choice, Request, recipient_of
@@ -68,6 +70,7 @@ class Sender:
         started_at: datetime,
         rate_per_s: float | None = None,
         lease_s: float = LEASE_S,
+        returned: ReturnedMail | None = None,
     ) -> None:
         self._campaign = campaign
         self._spec = campaign.model_dump_json().encode()
@@ -81,6 +84,7 @@ class Sender:
         self._started_at = started_at
         self._rate = TokenBucket(rate_per_s) if rate_per_s else None
         self._lease_s = lease_s
+        self._returned = returned
         self._stopping = asyncio.Event()
         self.timings: list[Timing] = []
 
@@ -96,6 +100,7 @@ class Sender:
                 if len(chunks) >= IN_FLIGHT:
                     done, chunks = await asyncio.wait(chunks, return_when="FIRST_COMPLETED")
                     _raise_first(done)
+                    continue  # who was told to stop meanwhile claims nothing more
                 claim = await asyncio.to_thread(
                     self._ledger.claim, self._campaign.id, CHUNK, self._lease_s
                 )
@@ -206,9 +211,25 @@ class Sender:
                 await asyncio.to_thread(self._caps.release, showing, users, items)
             except RecoError as error:
                 log.warning("showings are not given back", why=str(error))
+        if self._returned is not None:
+            await asyncio.to_thread(self._tell, self._returned, assembled, outcomes)
         counts = Counter(states.values())
         if states and counts[State.DEFERRED] == len(states):
             await self._pool.open()
+
+    def _tell(
+        self, returned: ReturnedMail, assembled: Assembled, outcomes: Sequence[Settled]
+    ) -> None:
+        """A refusal while sending counts like a bounce: the dead address is suppressed."""
+        replies = {o.user_id: o.reply for o in outcomes if o.state is State.FAILED}
+        for i, delivery in enumerate(assembled.deliveries):
+            if delivery in replies:
+                mid, address = assembled.message_ids[i], assembled.addresses[i]
+                mail = Delivered(self._campaign.id, delivery, mid, address)
+                try:
+                    returned.refused(mail, replies[delivery])
+                except (RecoError, SQLAlchemyError) as error:
+                    log.warning("a refusal is not acted on", why=str(error))
 
     def _note(self, stage: str, started: float, recipients: int) -> None:
         took_ms = (time.perf_counter() - started) * 1e3

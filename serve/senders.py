@@ -12,6 +12,7 @@ from reco.campaigns.ledger import Ledger
 from reco.campaigns.smtp import SmtpPool
 from reco.rules.caps import Caps
 from serve.graph import Graph
+from serve.inbound import returned_mail_of
 from serve.metrics import Meters
 from serve.sender import Sender, Timing
 from serve.stores import Stores
@@ -48,6 +49,7 @@ async def open_sender(
                 started_at=order.started_at,
                 rate_per_s=order.rate_per_s,
                 lease_s=order.lease_s,
+                returned=returned_mail_of(stores),
             )
 
 

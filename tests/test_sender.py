@@ -12,6 +12,7 @@ from reco.campaigns.smtp import SmtpPool
 from reco.embedded import Services
 from reco.errors import ServiceUnavailable
 from reco.features.history import day_of
+from reco.outcomes.returned import ReturnedMail
 from reco.rules.caps import Caps
 from reco.subscribers.suppression import SuppressionList, SuppressionReason
 from serve.chunks import Assembled, Choice, Request
@@ -43,7 +44,7 @@ class Post:
         self.ledger.enqueue(self.campaign.id, [(user, "personal") for user in USERS])
 
     @asynccontextmanager
-    async def sender(self, assemble=None) -> AsyncIterator[Sender]:
+    async def sender(self, assemble=None, returned=None) -> AsyncIterator[Sender]:
         pool = SmtpPool(self.sink_url, connections=4, timeout_s=10)
         async with pool:
             yield Sender(
@@ -54,6 +55,7 @@ class Post:
                 Caps(self.world.online._redis),
                 Meters(),
                 started_at=datetime.now(UTC),
+                returned=returned,
             )
 
     async def assemble(self, request: Request) -> Assembled:
@@ -219,3 +221,21 @@ async def test_a_rate_is_kept(world, smtp_sink):
 
     # 37 mails at 20/s with a burst of 20 need at least 17 / 20 s; a lower bound cannot flake.
     assert datetime.now(UTC) - begun >= timedelta(seconds=0.8)
+
+
+@pytest.mark.smtp_fault("mailbox_unavailable", recipient="u05@mail.example")
+@pytest.mark.smtp_fault("rejected", recipient="u06@mail.example")
+async def test_a_dead_address_is_suppressed_while_sending_a_blocked_sender_is_not(post, world):
+    suppressions = SuppressionList(world.engine, world.services.link_key)
+
+    async with post.sender(returned=ReturnedMail(world.engine, suppressions)) as sender:
+        claim = post.ledger.claim_these(post.campaign.id, ["u05", "u06", "u07"])
+        await sender.send_chunk(claim)
+
+    entries = suppressions.check([f"u0{n}@mail.example" for n in (5, 6, 7)])
+    assert [SuppressionReason.HARD_BOUNCE, None, None] == [e and e.reason for e in entries]
+    assert {"failed": 2, "accepted": 1} == {
+        state: n
+        for state, n in post.ledger.counts(post.campaign.id).items()
+        if state in ("failed", "accepted")
+    }
