@@ -4,11 +4,12 @@ import asyncio
 from base64 import b64decode
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from serve.metrics import Meters
 from serve.readers import Readers
+from serve.visit import visit_of
 
 PIXEL: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 UNSEEN: Final = {
@@ -33,15 +34,15 @@ def router(readers: Readers, meters: Meters) -> APIRouter:
     """Routes for mail readers. GET changes nothing but the count of clicks and opens (RFC 8058)."""
     routes = APIRouter(include_in_schema=False)
 
-    @routes.get("/c/{token}")
-    async def click(token: str) -> Response:
-        target = await asyncio.to_thread(readers.click, token)
+    @routes.api_route("/c/{token}", methods=["GET", "HEAD"])
+    async def click(token: str, request: Request) -> Response:
+        target = await asyncio.to_thread(readers.click, token, visit_of(request))
         meters.public("click")
         return RedirectResponse(target, 302, UNSEEN)
 
-    @routes.get("/o/{token}")
-    async def opened(token: str) -> Response:
-        await asyncio.to_thread(readers.opened, token)
+    @routes.api_route("/o/{token}", methods=["GET", "HEAD"])
+    async def opened(token: str, request: Request) -> Response:
+        await asyncio.to_thread(readers.opened, token, visit_of(request))
         meters.public("open")
         return Response(PIXEL, media_type="image/gif", headers=UNSEEN)
 

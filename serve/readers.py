@@ -4,6 +4,7 @@ A token names campaign, delivery and link number; where a link leads is looked u
 nobody can bend it. What happened goes to a Redis stream, from which it becomes events.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from html import escape
@@ -17,6 +18,7 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.store import CampaignStore
 from reco.database import DELIVERIES
 from reco.errors import NotFound
+from reco.outcomes.bots import TRAP_SLOT
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionList, SuppressionReason
 from reco.tables import item_keys
@@ -47,9 +49,15 @@ class Readers:
         self._pictures = {image_name(category): category for category in ("", *categories)}
         self._drawn = lru_cache(maxsize=1024)(draw_category)
 
-    def click(self, token: str) -> str:
-        """Where a link leads. Raises NotFound."""
+    def click(self, token: str, visit: Mapping[str, str]) -> str:
+        """Where a link leads. Raises NotFound.
+
+        A click on the hidden link leads to the front page: only a program follows it.
+        """
         link = self._signer.verify(token, LinkKind.CLICK)
+        if link.number == TRAP_SLOT:
+            self._note(link, "click", visit=visit)
+            return self._stores.services.public_url
         items = self._items(link)
         if link.number >= len(items):
             raise NotFound("This link leads nowhere.", GONE)
@@ -57,13 +65,13 @@ class Readers:
         row = int(self._stores.catalogue.index.rows(item_keys([item_id]))[0])
         if row < 0:
             raise NotFound("This item is no longer sold.")
-        self._note(link, "click", item_id)
+        self._note(link, "click", item_id, visit)
         root = self._stores.services.public_url.rstrip("/") + "/"
         return destination(self._stores.catalogue, row, root, self._campaign(link.campaign_id))
 
-    def opened(self, token: str) -> None:
+    def opened(self, token: str, visit: Mapping[str, str]) -> None:
         """A mail was opened, or its pictures were fetched. Raises NotFound."""
-        self._note(self._signer.verify(token, LinkKind.OPEN), "open")
+        self._note(self._signer.verify(token, LinkKind.OPEN), "open", visit=visit)
 
     def subscription(self, token: str) -> Link:
         """The mail behind an unsubscribe link; nothing changes. Raises NotFound."""
@@ -101,7 +109,9 @@ class Readers:
         with self._stores.engine.connect() as connection:
             return connection.execute(query).scalar() or []
 
-    def _note(self, link: Link, kind: str, item_id: str = "") -> None:
+    def _note(
+        self, link: Link, kind: str, item_id: str = "", visit: Mapping[str, str] | None = None
+    ) -> None:
         """Append to the stream; a reader does not wait for a store that is down."""
         fields: dict[Any, Any] = {
             "type": kind,
@@ -111,6 +121,7 @@ class Readers:
             "item_id": item_id,
             "slot": str(link.number),
             "timestamp": datetime.now(UTC).isoformat(),
+            **(visit or {}),
         }
         try:
             self._stores.redis.xadd(EVENT_STREAM, fields, maxlen=STREAM_LENGTH, approximate=True)

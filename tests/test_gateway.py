@@ -8,6 +8,8 @@ import pytest
 
 from reco.campaigns.ledger import Ledger
 from reco.embedded import Services
+from reco.outcomes.bots import TRAP_SLOT
+from render.links import Link, LinkKind, LinkSigner
 from serve.readers import EVENT_STREAM
 from tests.serving import running_app
 from tests.small_world import POPULAR, SUPPRESSED, TRACKED, World, campaign, small_world
@@ -94,6 +96,31 @@ def test_links_lead_to_the_item_and_leave_events(client, world):
     events = [fields for _, fields in world.online._redis.xrange(EVENT_STREAM)]
     assert {fields[b"type"] for fields in events} == {b"click", b"open"}
     assert {fields[b"user_id"] for fields in events} == {TRACKED.encode()}
+    assert {fields[b"address"] for fields in events} == {b"127.0.0.0/24"}
+    assert all(fields[b"user_agent"].startswith(b"python-httpx") for fields in events)
+
+
+def test_who_asks_for_headers_only_is_noted_as_such(client, world):
+    client.post("/v1/send", json=body(TRACKED, "probed"))
+    html = client.post("/v1/preview", json=body(TRACKED, "probed")).json()["html"]
+    world.online._redis.delete(EVENT_STREAM)
+
+    answer = client.head(re.findall(r"(/c/[\w-]+)", html)[0])
+
+    assert answer.status_code == 302
+    events = [fields for _, fields in world.online._redis.xrange(EVENT_STREAM)]
+    assert [b"HEAD"] == [fields[b"method"] for fields in events]
+
+
+def test_the_hidden_link_leads_to_the_front_page_and_is_noted(client, world):
+    trap = Link(LinkKind.CLICK, "probed", TRACKED, TRAP_SLOT)
+    world.online._redis.delete(EVENT_STREAM)
+
+    answer = client.get(f"/c/{LinkSigner(world.services.link_key).sign(trap)}")
+
+    assert answer.headers["location"] == world.services.public_url
+    events = [fields for _, fields in world.online._redis.xrange(EVENT_STREAM)]
+    assert [str(TRAP_SLOT).encode()] == [fields[b"slot"] for fields in events]
 
 
 def test_unsubscribing_takes_a_post_and_holds_back_what_waits(client, world):
