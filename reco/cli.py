@@ -4,7 +4,6 @@ A command opens the services, calls one function and prints one summary. Heavy i
 the commands, so that `reco --help` is instant.
 """
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import click
 from reco.campaign_cli import campaign, monitoring, preview, report
 from reco.command import AS_OF, FILE, OUT, command
 from reco.mail_cli import bounces, subscribers
+from reco.stream_cli import stream
 from reco.terminal import Terminal
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Real-time e-mail personalization: from events to a mail of one's own."""
 
 
-for part in (campaign, preview, report, monitoring, subscribers, bounces):
+for part in (campaign, preview, report, monitoring, subscribers, bounces, stream):
     main.add_command(part)
 
 
@@ -65,7 +65,9 @@ def features_(
 ) -> None:
     """Feature tables as of a time, and packed rows into the online store."""
     if verify:
-        _verify(terminal, as_of or datetime.now(UTC), sample)
+        from reco.stream_cli import verify_rows
+
+        verify_rows(terminal, as_of or datetime.now(UTC), sample)
         return
     from reco.features.online import OnlineStore
     from reco.line import open_line
@@ -77,54 +79,6 @@ def features_(
         when = as_of or datetime.now(UTC)
         summary = run(line.lake, SubscriberStore(line.engine), online, when, progress)
     terminal.summary("Features", summary)
-
-
-def _verify(terminal: Terminal, as_of: datetime, sample: int | None) -> None:
-    from reco.features.online import OnlineStore
-    from reco.features.verify import verify
-    from reco.line import open_line
-    from reco.subscribers.store import SubscriberStore
-
-    with open_line() as line, terminal.progress() as progress:
-        online, store = OnlineStore(line.redis), SubscriberStore(line.engine)
-        found = verify(line.lake, online, store, as_of, sample=sample, progress=progress)
-    terminal.summary("Online against offline", found)
-    if found.differing or found.features:
-        sys.exit(1)
-
-
-@command("stream", main)
-@click.option("--most", default=2, show_default=True, type=click.IntRange(1), help="Consumers.")
-@click.option("--drain", is_flag=True, help="End when no event waits any more.")
-@click.option("--replay", metavar="REASON", help="Put dead letters on the bus again: REASON|all.")
-@click.option("--key", metavar="SOURCE", help="Print the key with which a source signs requests.")
-def stream_(
-    terminal: Terminal, most: int, drain: bool, replay: str | None, key: str | None
-) -> None:
-    """Events from the bus into lake and online features, until Ctrl-C."""
-    from reco.events.deadletter import DeadLetters
-    from reco.events.door import source_key
-    from reco.line import open_line
-
-    with open_line() as line:
-        if key is not None:
-            terminal.summary(
-                "Signs requests", {"source": key, "key": source_key(line.services.link_key, key)}
-            )
-        elif replay is not None:
-            from reco.events.bus import open_bus
-
-            dead = DeadLetters(line.redis)
-            bus = open_bus(line.services.bus_url, line.lake.buckets)
-            replayed = dead.replay(bus, None if replay == "all" else replay)
-            terminal.summary("Replayed", {"replayed": replayed, "left": dead.counts()})
-        else:
-            from serve.fleet import run_until_stopped
-            from train.cluster import connect
-
-            with connect(line.services), terminal.progress() as progress:
-                summary = run_until_stopped(line.services, most, progress, drain=drain)
-            terminal.summary("Stream", summary)
 
 
 @command("train", main)

@@ -25,6 +25,7 @@ ROOTS = {
     "reco/demo.py",
     "reco/line.py",
     "reco/mail_cli.py",
+    "reco/stream_cli.py",
 }
 # What a package may import of the four and of Ray, besides itself.
 ALLOWED = {

@@ -59,8 +59,10 @@ class StreamProcessor:
         rows: Rows,
         dead: DeadLetters,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        tally: Tally | None = None,
     ) -> None:
-        self.tally = Tally()
+        """`tally` goes on counting where another processor stopped."""
+        self.tally = Tally() if tally is None else tally
         self._lake = lake
         self._rows = rows
         self._dead = dead
