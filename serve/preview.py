@@ -69,7 +69,7 @@ def write_preview(
     """
     made = asyncio.run(assemble_one(Graph.of_app(scorer_budget_s), campaign, user_id, arm))
     picks = _picks(made)
-    out.write_text(_page(campaign, user_id, made, picks, services), encoding="utf-8")
+    out.write_text(preview_page(campaign, user_id, made, services), encoding="utf-8")
     return PreviewSummary(
         page=out.resolve(),
         subject=made.rendered[0].subject,
@@ -103,9 +103,8 @@ def _picks(made: Assembled) -> list[Pick]:
     ]
 
 
-def _page(
-    campaign: Campaign, user_id: str, made: Assembled, picks: list[Pick], services: Services
-) -> str:
+def preview_page(campaign: Campaign, user_id: str, made: Assembled, services: Services) -> str:
+    """The mail at two widths, its headers, and why each item stands in it."""
     environment = Environment(
         loader=PackageLoader("serve", ""), autoescape=True, undefined=StrictUndefined
     )
@@ -115,7 +114,7 @@ def _page(
         campaign=campaign,
         user_id=user_id,
         made=made,
-        picks=picks,
+        picks=_picks(made),
         mail=mail,
         html=inline_images(mail.html, lambda url: _picture(url, services)),
         headers=[(name, str(value)) for name, value in message.items()],
