@@ -19,7 +19,7 @@ from reco.features.live import LiveRows, load_rows
 from reco.features.online import Mark, OnlineStore
 from reco.features.profile import tokens_of
 from reco.features.verify import verify
-from reco.tables import type_code, user_bucket
+from reco.tables import topk_key, type_code, user_bucket
 from tests.conftest import ROOT
 from tests.streams import (
     NOBODY,
@@ -303,6 +303,18 @@ def test_a_lost_store_is_filled_from_the_lake(redis, lake):
     processor(lake, redis).recover(range(lake.buckets))
 
     assert_rows_are_right(lake, redis)
+
+
+def test_a_click_makes_a_precomputed_slate_stale_and_an_open_does_not(redis, lake):
+    redis.mset({topk_key(user): b"slate" for user in ("clicks", "opens", "rests")})
+    clicks = GOOD | {"user_id": "clicks", "event_id": "c"}
+    opens = GOOD | {"user_id": "opens", "event_id": "o", "type": "open"}
+
+    stream = processor(lake, redis)
+    stream.recover(range(lake.buckets))
+    stream.process(messages([clicks, opens]))
+
+    assert [None, b"slate", b"slate"] == redis.mget(map(topk_key, ("clicks", "opens", "rests")))
 
 
 # -- profiles ----------------------------------------------------------------------------------

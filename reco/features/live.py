@@ -25,6 +25,8 @@ COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "
 CHUNK: Final = 2_048  # rows a write: about 2 MB and 5 ms in which Redis does nothing else
 PATIENCE_S: Final = 5.0  # a load that has not moved for so long is dead, and its work done anew
 POLL_S: Final = 0.05
+# Events that say nothing of what somebody wants: slates that were made before them stay good.
+QUIET_TYPES: Final = ("open", "delivery", "bounce", "complaint", "unsubscribe")
 ATTEMPTS: Final = 20  # of a load against a stream that keeps writing
 
 log = structlog.get_logger()
@@ -72,6 +74,9 @@ class LiveRows:
         users = landed.rows["user_id"].unique().sort().to_list()
         held, tokens, flags = self._known(users)
         rows = held.merge(from_events(landed.rows, users, tokens, flags))
+        # Before the rows: whoever dies in between has forgotten a slate for nothing.
+        telling = landed.rows.filter(~pl.col("type").is_in(QUIET_TYPES))
+        self._online.forget_slates(telling["user_id"].unique().to_list())
         new = Mark(landed.version)
         return self._online.swap(landed.bucket, mark, new, users, rows, int(time.time()))
 
@@ -87,6 +92,8 @@ class LiveRows:
         events = events.filter(pl.col("user_id").is_in(users))
         _, tokens, flags = self._known(users)
         rows = from_events(events, users, tokens, flags)
+        if trusted:
+            self._online.forget_slates(users)
         return _write(self._online, bucket, mark, Mark(version), users, rows)
 
     def _known(

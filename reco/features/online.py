@@ -18,7 +18,7 @@ import redis
 from reco.errors import ModelMismatch, ServiceUnavailable
 from reco.features.definitions import SCHEMA_HASH
 from reco.features.history import LAYOUT, Histories
-from reco.tables import FEATURES_META_KEY, history_key, rows_key
+from reco.tables import FEATURES_META_KEY, history_key, rows_key, topk_key
 
 MGET_KEYS: Final = 256  # keys a command: about 1 us each, and no reply that blocks others for long
 SETS: Final = 512  # commands a pipeline
@@ -148,6 +148,13 @@ class OnlineStore:
                 keys, [expected, mark.dumps(), *histories.pack(updated)]
             )
         return bool(done)
+
+    def forget_slates(self, user_ids: Sequence[str]) -> None:
+        """Drop precomputed slates, which know less than the rows. Raises ServiceUnavailable."""
+        keys = [topk_key(user_id) for user_id in user_ids]
+        with _translated():
+            for start in range(0, len(keys), MGET_KEYS):
+                self._redis.unlink(*keys[start : start + MGET_KEYS])
 
     def write_meta(self, meta: FeaturesMeta) -> None:
         """Keep `meta`, after the load that it describes. Raises ServiceUnavailable."""
