@@ -15,6 +15,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.EXPLORE: "Something new to try",
     Reason.EDITORIAL: "Chosen by our team",
     Reason.RANDOM: "On the shelves now",
+    Reason.ASKED: "Because you asked for this",
 }
 # Upper ends, in days, of what people call a gap.
 _GAPS: Final = (
@@ -37,6 +38,8 @@ def reason_sentence(reason: int, category: str = "", gap_days: float | None = No
     if why is Reason.REPEAT and gap_days is not None and gap_days > 0:
         gap = next((words for days, words in _GAPS if gap_days <= days), "")
         return f"You buy this {gap}" if gap else "You buy this now and then"
+    if why is Reason.ASKED and category:
+        return f"Because you asked for {_spoken(category)}"
     if why is Reason.CATEGORY and category:
         return f"Because you often buy {_spoken(category)}"
     return _SENTENCES[why]

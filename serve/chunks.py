@@ -106,7 +106,8 @@ class Withheld:
 class Recipients:
     """Who is written to, as columns of n; "" stands for what is not known.
 
-    tracked  who agreed to links and pixels that tell what they did
+    tracked    who agreed to links and pixels that tell what they did
+    interests  categories that they asked for on the preference page
     """
 
     deliveries: list[str]
@@ -117,6 +118,7 @@ class Recipients:
     languages: list[str]
     tracked: list[bool]
     segments: list[str]
+    interests: list[tuple[str, ...]]
 
     def __len__(self) -> int:
         return len(self.user_ids)

@@ -17,8 +17,9 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.errors import Conflict, RecoError
+from reco.events.bus import open_bus
 from reco.subscribers.store import SubscriberStore
-from serve import api, problems, public
+from serve import api, console, ingest, preferences, problems, public
 from serve.chunks import Assembled, Request
 from serve.graph import Graph
 from serve.metrics import Meters
@@ -66,6 +67,10 @@ class Gateway:
         problems.install(app)
         app.include_router(api.router(self))
         app.include_router(public.router(self.readers, self._meters))
+        bus = open_bus(self.stores.services.bus_url, self.stores.lake.buckets)
+        app.include_router(preferences.router(preferences.PreferencePage(self.stores, bus)))
+        app.include_router(console.router(self))
+        app.include_router(ingest.router(self.stores.services, self.stores.lake.buckets))
         return app
 
     async def assemble(self, request: Request) -> Assembled:

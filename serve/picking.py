@@ -19,6 +19,7 @@ from reco.features.history import day_of
 from reco.features.online import OnlineStore
 from reco.models.slates import Slates
 from reco.rules.caps import Caps, Showing, first
+from reco.rules.interests import asked_first
 from reco.rules.ladder import Keys, Pools, editorial_slates, fill, seeds_of
 from reco.rules.rules import (
     Bools,
@@ -62,6 +63,9 @@ class Picker:
         slates = cut(scored.slates, width)
         slates = placed(slates, static, editorial_slates(pools, int(static.sum()), width))
         slates = fill(slates, width, pools, seeds)
+        slates = asked_first(
+            slates, chunk.recipients.interests, pools, self._catalogue, choice.picks
+        )
         removed = self._removed(slates, context) if mode is Mode.CHECK and len(slates) == 1 else {}
         slates = apply(slates, context)
         chosen, fallback = self._capped(chunk, slates)

@@ -17,6 +17,7 @@ from reco.errors import ModelMismatch, ServiceUnavailable
 from reco.features.history import Histories, cutoff_day
 from reco.features.online import OnlineStore
 from reco.models.slates import Slates
+from reco.subscribers.interests import interests_of
 from reco.subscribers.store import Subscriber, SubscriberStore
 from reco.subscribers.suppression import SuppressionList
 from serve.chunks import (
@@ -81,7 +82,7 @@ class Reader:
         segments = self._segments.of(request, audience.people, histories, now)
         return FeatureChunk(
             request=request,
-            recipients=audience.recipients(segments),
+            recipients=audience.recipients(segments, personal),
             withheld=[
                 Withheld(delivery, why)
                 for delivery, why in zip(request.deliveries, reasons, strict=True)
@@ -151,7 +152,7 @@ class _Audience:
             np.bool_,
         )
 
-    def recipients(self, segments: list[str]) -> Recipients:
+    def recipients(self, segments: list[str], personal: Bools) -> Recipients:
         """As columns; whoever is unknown has an empty profile."""
         return Recipients(
             deliveries=self.deliveries,
@@ -162,6 +163,10 @@ class _Audience:
             languages=[(p.language or "") if p else "" for p in self.people],
             tracked=[p.consent_tracking if p else False for p in self.people],
             segments=segments,
+            interests=[
+                interests_of(p) if p and wanted else ()
+                for p, wanted in zip(self.people, personal, strict=True)
+            ],
         )
 
 

@@ -19,6 +19,7 @@ class Reason(IntEnum):
     EXPLORE = 6  # to learn
     EDITORIAL = 7  # chosen by a person
     RANDOM = 8  # in stock, and nothing better was known
+    ASKED = 9  # from a category that they said they want
 
 
 class Rung(IntEnum):
