@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reco.events.bus import Message, open_bus
+from reco.events.completejourney import convert
 from reco.events.deadletter import DeadLetters
+from reco.events.importing import import_table
 from reco.events.lake import Lake
 from reco.features.history import NO_PROFILING
 from reco.features.live import LiveRows, load_rows
@@ -456,6 +458,29 @@ def test_fields_that_nobody_knows_become_attributes_without_a_restart(redis, lak
     assert [None, '{"a": 1, "utm": "spring"}'] == (
         lake.events().sort("event_id").collect()["attributes"].to_list()
     )
+
+
+def test_a_shop_that_is_streamed_gives_the_lake_and_the_rows_of_its_import(
+    redis, slice_dir, tmp_path
+):
+    shop = convert(slice_dir, tmp_path / "shop", public_url="http://x", image_name=str)
+    imported, lake = small_lake(tmp_path / "imported"), small_lake(tmp_path / "streamed")
+    import_table("events", [shop.events], None, imported, None, tmp_path / "quarantine")
+    rows = imported.events().collect()
+    events = [
+        {k: v.isoformat() if k == "timestamp" else v for k, v in row.items() if v is not None}
+        for row in rows.sample(fraction=1.0, shuffle=True, seed=3).iter_rows(named=True)
+    ]
+
+    stream = processor(lake, redis)
+    for start in range(0, len(events), 4_000):
+        stream.process(messages(events[start : start + 4_000], start))
+
+    streamed = lake.events().collect()
+    assert rows.drop("attributes").equals(streamed.drop("attributes"))
+    read = [[t and json.loads(t) for t in frame["attributes"]] for frame in (rows, streamed)]
+    assert read[0] == read[1]
+    assert_rows_are_right(lake, redis)
 
 
 def test_ids_may_be_numbers_and_times_epochs(redis, lake):

@@ -121,12 +121,20 @@ def _attributes(events: Sequence[dict[str, Any]]) -> pl.Series:
     for event in events:
         given = event.get("attributes")
         further = {name: event[name] for name in event.keys() - KNOWN if event[name] is not None}
-        if isinstance(given, dict):
-            further = given | further
-        elif given is not None:
-            further["attributes"] = given
-        texts.append(json.dumps(further, sort_keys=True, allow_nan=True) if further else None)
+        if given is not None:
+            further = _given(given) | further
+        texts.append(json.dumps(further, sort_keys=True) if further else None)
     return pl.Series("attributes", texts, pl.String)
+
+
+def _given(attributes: Any) -> dict[str, Any]:
+    """Attributes that came as an object, or as the text of one."""
+    if isinstance(attributes, str):
+        try:
+            attributes = from_json(attributes)
+        except ValueError:
+            return {"attributes": attributes}
+    return attributes if isinstance(attributes, dict) else {"attributes": attributes}
 
 
 def _stream_reasons(rows: pl.DataFrame, now: datetime) -> pl.Series:

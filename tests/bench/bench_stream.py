@@ -195,7 +195,8 @@ def kills(redis_url: str, sent: list[tuple[int, bytes]]) -> None:
     print(
         f"{len(mixed):,} messages ({len(sent):,} events), 3 kills, {took:,.0f} s: "
         f"{len(ids):,} rows in the lake, {ids.n_unique():,} ids; {found.compared:,} users "
-        f"compared, {found.pending} pending, {found.differing} differ, largest difference {found.largest:g}",
+        f"compared, {found.pending} pending, {found.differing} differ, "
+        f"largest difference {found.largest:g}",
         flush=True,
     )
     assert len(ids) == ids.n_unique() == len(sent)
