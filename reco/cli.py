@@ -12,7 +12,7 @@ import click
 
 from reco.campaign_cli import campaign, monitoring, preview, report
 from reco.command import AS_OF, FILE, OUT, command
-from reco.mail_cli import bounces, subscribers
+from reco.mail_cli import bounces, subscribers, template
 from reco.stream_cli import stream
 from reco.terminal import Terminal
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Real-time e-mail personalization: from events to a mail of one's own."""
 
 
-for part in (campaign, preview, report, monitoring, subscribers, bounces, stream):
+for part in (campaign, preview, report, monitoring, subscribers, bounces, template, stream):
     main.add_command(part)
 
 

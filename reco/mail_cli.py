@@ -1,10 +1,11 @@
 """The commands around mail as such: addresses, bounces, templates."""
 
+import sys
 from pathlib import Path
 
 import click
 
-from reco.command import OUT, command
+from reco.command import FILE, OUT, command
 from reco.terminal import Terminal
 
 
@@ -32,6 +33,34 @@ def bounces(terminal: Terminal, folder: Path, watch: bool) -> None:
         if watch:
             go_on(folder, returned.take, lambda counts: terminal.say(str(dict(counts))))
         terminal.summary("Taken", dict(take_new(folder, returned.take)))
+
+
+@click.group()
+def template() -> None:
+    """Templates: whether a mail made of one would arrive, and be readable."""
+
+
+@command("lint", template)
+@click.argument("folder", type=str)
+@click.option("--campaign", "campaign_file", type=FILE, help="Whose segments and subject it has.")
+def lint(terminal: Terminal, folder: str, campaign_file: Path | None) -> None:
+    """Size, links, contrast, alt texts, dead branches, what mail programs do not show."""
+    from reco.campaigns.campaign import load
+    from render.compile import compile_template
+    from render.lint import lint
+
+    wanted = load(campaign_file) if campaign_file else None
+    compiled = compile_template(folder, subject=wanted.subject if wanted else None)
+    findings = lint(compiled, wanted.segment_names if wanted else None)
+    by_level = {
+        level: [f"{f.rule}: {f.message}" for f in findings if f.level == level]
+        for level in ("error", "warning")
+    }
+    terminal.summary(
+        f"Template {compiled.name}", {"errors": by_level["error"], "warnings": by_level["warning"]}
+    )
+    if by_level["error"]:
+        sys.exit(1)
 
 
 @click.group()

@@ -4,12 +4,16 @@ Looks at rendered samples of every segment, not at the MJML: what counts is what
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Final, Literal
 
+from render.branches import unreachable
+from render.colours import colour, contrast_of
 from render.renderer import Renderer
+from render.sandbox import environment
+from render.support import unsupported
 from render.template import CompiledTemplate
 from render.views import Rendered, sample_item, sample_recipient
 from render.vocabulary import unknown_attributes
@@ -24,7 +28,6 @@ _VOID: Final = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta"}
 )
 _UNREAD: Final = frozenset({"style", "script", "title", "head", "noscript"})
-_COLOUR: Final = re.compile(r"#([0-9a-f]{6}|[0-9a-f]{3})\b", re.IGNORECASE)
 
 Level = Literal["error", "warning"]
 
@@ -49,13 +52,20 @@ class _Look:
     hidden: bool = False
 
 
-def lint(template: CompiledTemplate) -> list[Finding]:
-    """Remarks on a compiled template, errors first, each once."""
+def lint(template: CompiledTemplate, segments: Collection[str] | None = None) -> list[Finding]:
+    """Remarks on a compiled template, errors first, each once.
+
+    `segments` are those of the campaign that uses it; None where it is not known.
+    """
     renderer = Renderer(template)
     picks = [sample_item(number) for number in range(1, 6)]
     context = template.sample()
     ignored = unknown_attributes(template.html.written)
     found = {Finding("warning", "attribute", remark): None for remark in ignored}
+    strict = environment(html=True)
+    for part in (template.html, template.text, template.subject, template.preheader):
+        dead = unreachable(strict, part.written, segments)
+        found |= {Finding("warning", "unreachable", remark): None for remark in dead}
     for segment in ("", *template.segments):
         rendered = renderer.render(sample_recipient(segment), picks, context)
         found |= dict.fromkeys(_of_mail(rendered, context))
@@ -148,6 +158,8 @@ def _of_tag(tag: str, values: dict[str, str]) -> Iterator[Finding]:
         yield Finding("warning", "lang", 'write <mjml lang="{{ user.language }}">')
     if tag == "table" and values.get("role") not in ("presentation", "none", "table"):
         yield Finding("warning", "role", 'a table lacks role="presentation" (or role="table")')
+    for remark in unsupported(tag, values):
+        yield Finding("warning", "support", remark)
     if tag in ("script", "form", "iframe", "object", "embed", "video"):
         yield Finding("error", "tag", f"mail programs drop or refuse <{tag}>")
     for name in ("href", "src", "background"):
@@ -167,30 +179,8 @@ def _look(outer: _Look, tag: str, values: dict[str, str]) -> _Look:
     size = re.match(r"([\d.]+)px", style.get("font-size", ""))
     return _Look(
         tag,
-        ink=_colour(style.get("color", "")) or outer.ink,
-        ground=_colour(ground) or outer.ground,
+        ink=colour(style.get("color", "")) or outer.ink,
+        ground=colour(ground) or outer.ground,
         font_px=float(size[1]) if size else outer.font_px,
         hidden=outer.hidden or style.get("display") == "none",
     )
-
-
-def _colour(value: str) -> str:
-    found = _COLOUR.search(value)
-    if not found:
-        return ""
-    digits = found[1].lower()
-    return "#" + (digits if len(digits) == 6 else "".join(digit * 2 for digit in digits))
-
-
-def contrast_of(ink: str, ground: str) -> float:
-    """Contrast ratio of two colours "#rrggbb", 1..21 (WCAG 2.1, relative luminance)."""
-    lighter, darker = sorted((_luminance(ink), _luminance(ground)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    channels = (int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5))
-    red, green, blue = (
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

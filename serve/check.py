@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import polars as pl
@@ -18,6 +19,7 @@ from reco.experiments.assignment import arms
 from reco.rules.rules import blocked_rows
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionReason
+from render.lint import Finding, lint
 from serve.audience import pages
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
@@ -41,7 +43,7 @@ def check(
     Needs a Ray cluster in which the application runs. Raises NotFound or TemplateError for the
     template, ServiceUnavailable when a store is gone.
     """
-    renderer_of(campaign)
+    template = renderer_of(campaign).template
     engine = open_database(services.database_url)
     try:
         subscribers = SubscriberStore(engine)
@@ -57,7 +59,21 @@ def check(
         catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
     )
     mailable = int((~blocked & catalogue.in_stock).sum())
-    return Preflight.of(made.frame(), campaign, made.audience(), mailable)
+    preflight = Preflight.of(made.frame(), campaign, made.audience(), mailable)
+    return _with_lint(preflight, lint(template, campaign.segment_names))
+
+
+def _with_lint(preflight: Preflight, findings: Sequence[Finding]) -> Preflight:
+    """Errors of the template block the send like any other problem."""
+    said = {
+        level: tuple(f"Template: {f.message} ({f.rule})." for f in findings if f.level == level)
+        for level in ("error", "warning")
+    }
+    return replace(
+        preflight,
+        problems=(*preflight.problems, *said["error"]),
+        notes=(*preflight.notes, *said["warning"]),
+    )
 
 
 class _Made:

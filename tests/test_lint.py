@@ -1,9 +1,16 @@
 """The linter says what would hurt a mail, and nothing about one that is fine."""
 
-import pytest
+import json
+import re
 
+import pytest
+from click.testing import CliRunner
+
+from reco.cli import main
+from render.colours import colour, contrast_of
 from render.compile import compile_template
-from render.lint import contrast_of, lint
+from render.lint import lint
+from render.support import _STYLES
 
 FOOTER = '<a href="{{ unsubscribe_url }}">Unsubscribe</a> {{ postal_address }}'
 GOOD = '<h1 style="font-size:20px">Hi</h1><p style="font-size:16px">Text</p>' + FOOTER
@@ -94,3 +101,86 @@ def test_contrast_is_that_of_the_standard():
     assert contrast_of("#000000", "#ffffff") == pytest.approx(21)
     assert contrast_of("#ffffff", "#ffffff") == pytest.approx(1)
     assert contrast_of("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ("#1d6b41", "#1d6b41"),
+        ("#ABC", "#aabbcc"),
+        ("#abcf", "#aabbcc"),
+        ("#aabbcc80", ""),
+        ("rgb(255, 0, 16)", "#ff0010"),
+        ("rgb(100% 0% 0%)", "#ff0000"),
+        ("rgba(0,0,0,.5)", ""),
+        ("rgb(0 0 0 / 100%)", "#000000"),
+        ("Red", "#ff0000"),
+        ("1px solid rebeccapurple", "#663399"),
+        ("transparent", ""),
+        ("inherit", ""),
+        ("url(red.png)", ""),
+        ("rgb(red)", ""),
+    ],
+)
+def test_colours_are_read_in_every_notation(value, seen):
+    assert seen == colour(value)
+
+
+@pytest.mark.parametrize(
+    ("added", "rule"),
+    [
+        ('<p style="color:silver">pale</p>', "contrast"),
+        ('<p style="color:rgb(200,200,200)">pale</p>', "contrast"),
+        ('<div style="position:absolute">a</div>', "support"),
+        ('<div style="display: flex">a</div>', "support"),
+        ('<div style="color: var(--ink)">a</div>', "support"),
+        ('<img src="https://x.example/a.svg" alt="">', "support"),
+        ("<svg></svg>", "support"),
+        ("{% if user.segment == 'a' %}x{% elif user.segment == 'a' %}y{% endif %}", "unreachable"),
+        ("{% if false %}x{% endif %}", "unreachable"),
+    ],
+)
+def test_what_some_readers_would_not_see_is_said(rules, added, rule):
+    assert {rule: "warning"} == rules(GOOD + added)
+
+
+def test_a_branch_for_a_segment_that_the_campaign_lacks_is_said():
+    compiled = compile_template("digest")
+
+    assert [] == lint(compiled, {"buyer", "educator", "other"})
+    found = lint(compiled, {"buyer", "other"})
+    assert {"unreachable"} == {finding.rule for finding in found}
+    assert all("'educator'" in finding.message for finding in found)
+    assert re.search(r"template.mjml:\d+: nobody is in", found[0].message)
+
+
+def test_the_command_says_what_is_wrong_and_fails_on_errors(tmp_path):
+    (tmp_path / "template.mjml").write_text(
+        "<mjml><mj-body><mj-section><mj-column><mj-text>Hi</mj-text></mj-column></mj-section>"
+        "</mj-body></mjml>"
+    )
+    for name in ("subject", "preheader", "text"):
+        (tmp_path / f"{name}.jinja").write_text("Hi")
+    bad = CliRunner().invoke(main, ["template", "lint", str(tmp_path), "--json"])
+    good = CliRunner().invoke(main, ["template", "lint", "digest", "--json"])
+
+    assert (1, 0) == (bad.exit_code, good.exit_code)
+    assert any("unsubscribe_url" in error for error in json.loads(bad.stdout)["errors"])
+    assert {"errors": [], "warnings": []} == json.loads(good.stdout)
+
+
+def test_the_table_of_support_agrees_with_caniemail(corpora):
+    features = json.loads((corpora / "caniemail" / "features.json").read_text())
+    stats = {feature["slug"]: feature["stats"] for feature in features}
+
+    def shown(slug: str, client: str, platform: str) -> str:
+        versions = stats[slug][client][platform]
+        return versions[sorted(versions)[-1]][0]
+
+    for name, pattern, who in _STYLES:
+        slug = f"css-{name}"
+        if name == "display":
+            slug += "-flex" if "flex" in pattern else "-grid"
+        if name == "inset" or slug in stats:
+            assert "n" == shown(slug, "outlook", "windows"), name
+            assert not who.startswith("Gmail") or shown(slug, "gmail", "desktop-webmail") in "na"

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from reco.campaigns.conditions import Condition, matches
+from reco.campaigns.variants import Variants
 from reco.campaigns.yaml_config import read_config
 from reco.subscribers.hygiene import normalise
 
@@ -164,6 +165,7 @@ class Campaign(Strict):
     )
     postal_address: Line
     variables: dict[str, Any] = Field({}, description="values for the template's own variables")
+    variants: Variants | None = Field(None, description="copy that learns which arm is clicked")
     interests: tuple[Line, ...] = Field(
         (), max_length=8, description="categories that new subscribers may ask for, in the mail"
     )
@@ -230,6 +232,11 @@ class Campaign(Strict):
     def segment_fields(self) -> frozenset[str]:
         """Profile fields and features that the segments look at."""
         return frozenset(field for segment in self.segments for field in segment.when)
+
+    @property
+    def segment_names(self) -> frozenset[str]:
+        """Segments that somebody may be in."""
+        return frozenset((*(segment.name for segment in self.segments), OTHER))
 
     def slate_of(self, arm: str) -> Literal["model", "editorial"]:
         """Who picks for an arm of this campaign."""
