@@ -120,6 +120,20 @@ BOUNCES = Table(
     Column("noted_at", WHEN, nullable=False, server_default=func.now()),
 )
 
+# Which copy a mail got and how likely that was, from before it was sent: what the bandit learns of.
+COPY_CHOICES = Table(
+    "copy_choices",
+    METADATA,
+    Column("campaign_id", String, primary_key=True),
+    Column("user_id", String, primary_key=True),  # of the delivery
+    Column("slot", String, primary_key=True),
+    Column("key", String, nullable=False, index=True),  # campaigns of one key learn together
+    Column("segment", String, nullable=False),
+    Column("arm", String, nullable=False),
+    Column("propensity", Float, nullable=False),
+    Column("chosen_at", WHEN, nullable=False, server_default=func.now()),
+)
+
 FENCES = Sequence("delivery_fences", metadata=METADATA)  # one number a claim, ever rising
 SCHEMA_LOCK = 0x7265636F  # "reco"; processes that start together make the tables one by one
 

@@ -79,6 +79,7 @@ class MailMaker:
             took_ms=chunk.took_ms | picked.took_ms | {"renderer": render_ms},
             rendered=[mail.rendered for mail in mails] if check else [],
             removed=picked.removed,
+            copy=[mail.copy for mail in mails],
         )
 
     def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:

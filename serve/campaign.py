@@ -22,6 +22,7 @@ from reco.embedded import Services
 from reco.errors import Conflict, RecoError
 from reco.events.lake import Lake
 from reco.outcomes.bands import Bands
+from reco.outcomes.copy_learning import CopyLog, learned
 from reco.outcomes.watch import Watch
 from reco.subscribers.store import SubscriberStore
 from serve.audience import enqueue
@@ -29,7 +30,7 @@ from serve.check import check
 from serve.crew import Crew
 from serve.graph import Graph
 from serve.latency import Latency, table_name
-from serve.letterhead import renderer_of
+from serve.letterhead import renderer_of, try_variants
 from serve.senders import SenderOrder
 
 __all__ = ["CampaignSummary", "check", "run"]
@@ -90,16 +91,18 @@ def run(
     then paused, with the reason as its note. Harm surely above `bands` pauses it too.
     """
     renderer_of(campaign)
+    try_variants(campaign)
     Graph.of_app(scorer_budget_s)
     engine = open_database(services.database_url)
     try:
         with Ledger(services.database_url) as ledger:
             store = CampaignStore(engine)
             started_at = start(store, campaign)
+            lake = Lake(services.lake)
             order = SenderOrder(
                 home=str(services.home),
                 smtp_url=services.smtp_url,
-                spec=campaign.model_dump_json().encode(),
+                spec=learned(campaign, CopyLog(engine), lake).model_dump_json().encode(),
                 started_at=started_at,
                 scorer_budget_s=scorer_budget_s,
                 rate_per_s=campaign.rate_per_s / senders if campaign.rate_per_s else None,
@@ -107,10 +110,10 @@ def run(
             )
             subscribers = SubscriberStore(engine)
             crew = Crew(order, senders)
-            watch = Watch(campaign, started_at, engine, Lake(services.lake), bands or Bands())
+            watch = Watch(campaign, started_at, engine, lake, bands or Bands())
             engine_run = Run(campaign, ledger, store, subscribers, crew, watch, progress)
             summary = engine_run.until_done(started_at)
-            Lake(services.lake).write_table(table_name(campaign.id), crew.latencies.frame())
+            lake.write_table(table_name(campaign.id), crew.latencies.frame())
             return summary
     finally:
         engine.dispose()

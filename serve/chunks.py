@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reco.campaigns.campaign import Campaign, Rules
+from reco.campaigns.variants import Chosen
 from reco.features.history import Histories
 from reco.models.slates import Slates
 from render.renderer import Rendered
@@ -187,6 +188,7 @@ class Assembled:
     broken     recipients whose mail could not be rendered, and why
     rendered   subject, HTML and text of each mail in Mode.CHECK, else empty
     took_ms    milliseconds of the chunk in each stage
+    copy       arms and propensities of the copy of each mail
     """
 
     deliveries: list[str]
@@ -204,6 +206,7 @@ class Assembled:
     took_ms: dict[str, float]
     rendered: list[Rendered] = field(default_factory=list)
     removed: dict[str, list[str]] = field(default_factory=dict)
+    copy: list[tuple[Chosen, ...]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.deliveries)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.variants import SUBJECT
 from reco.embedded import Services
 from render.compile import compile_template
 from render.dkim import DkimSigner
@@ -15,14 +16,23 @@ from render.template import CompiledTemplate
 SENDER_ID: Final = 15  # characters at most; Google wants 5 to 15, the same in every mail
 
 
-def renderer_of(campaign: Campaign) -> Renderer:
-    """The campaign's template with its subject and variables.
+def renderer_of(campaign: Campaign, copy: Mapping[str, str] | None = None) -> Renderer:
+    """The campaign's template with its subject and variables, and `copy` instead of some of them.
 
     Raises NotFound, TemplateError, or ConfigError for a variable that the template does not have.
     """
-    template = compile_template(campaign.template, subject=campaign.subject)
+    texts = dict(copy or {})
+    subject = texts.pop(SUBJECT, campaign.subject)
+    template = compile_template(campaign.template, subject=subject)
     context = {"postal_address": campaign.postal_address, "campaign_id": campaign.id}
-    return Renderer(template, {**_variables(campaign, template), **context})
+    return Renderer(template, {**_variables(campaign, template), **texts, **context})
+
+
+def try_variants(campaign: Campaign) -> None:
+    """Compile every arm of the campaign's copy once. Raises as renderer_of does."""
+    for slot, texts in (campaign.variants.slots if campaign.variants else {}).items():
+        for text in texts.values():
+            renderer_of(campaign, {slot: text})
 
 
 def sender_of(campaign: Campaign) -> Sender:

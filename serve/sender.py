@@ -23,6 +23,7 @@ from reco.campaigns.pacing import TokenBucket, next_attempt
 from reco.campaigns.smtp import SmtpPool
 from reco.errors import RecoError, SendDeferred, SendError, SendFailed, SendUncertain
 from reco.features.history import day_of
+from reco.outcomes.copy_learning import CopyLog
 from reco.outcomes.returned import Delivered, ReturnedMail
 from reco.rules.caps import Caps
 from render.message import return_path
@@ -71,6 +72,7 @@ class Sender:
         rate_per_s: float | None = None,
         lease_s: float = LEASE_S,
         returned: ReturnedMail | None = None,
+        copy_log: CopyLog | None = None,
     ) -> None:
         self._campaign = campaign
         self._spec = campaign.model_dump_json().encode()
@@ -85,6 +87,7 @@ class Sender:
         self._rate = TokenBucket(rate_per_s) if rate_per_s else None
         self._lease_s = lease_s
         self._returned = returned
+        self._copy_log = copy_log
         self._stopping = asyncio.Event()
         self.timings: list[Timing] = []
 
@@ -146,6 +149,9 @@ class Sender:
     async def _hand_off(self, claim: Claim, assembled: Assembled) -> None:
         """Make the hand-off durable, then send what is still ours."""
         started = time.perf_counter()
+        if self._copy_log is not None and any(assembled.copy):
+            copy = dict(zip(assembled.deliveries, assembled.copy, strict=True))
+            await asyncio.to_thread(self._copy_log.record, self._campaign, copy)
         ours = await asyncio.to_thread(
             self._ledger.hand_off,
             self._campaign.id,

@@ -7,12 +7,14 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 
+from reco.campaigns.variants import Chosen
 from reco.catalogue import Catalogue
 from reco.embedded import Services
 from reco.models.slates import Reason
 from render.images import spoken
 from render.links import Link, LinkKind, LinkSigner
 from render.message import Assembler, message_id
+from render.renderer import Renderer
 from render.views import Interest, ItemView, RecipientView, Rendered, one_line
 from serve.chunks import Recipients
 from serve.item_views import ItemViews
@@ -29,6 +31,7 @@ class Mail:
     message_id: str
     message: bytes
     rendered: Rendered
+    copy: tuple[Chosen, ...]  # which of the campaign's variants it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Workshop:
         self._domain = domain_of(campaign)
         self._items = ItemViews(catalogue, campaign, services.public_url)
         self._catalogue = catalogue
-        self._renderer = renderer_of(campaign)
+        self._renderers: dict[tuple[str, ...], Renderer] = {(): renderer_of(campaign)}
         self._assembler = Assembler(sender_of(campaign))
         self._dkim = dkim_of(campaign, services)
 
@@ -99,11 +102,29 @@ class Workshop:
             "popular": popular,
             "sent_at": now,
         }
-        rendered = self._renderer.render(person, self._views(delivery, shown, tracked), context)
+        chosen = self._chosen(person)
+        views = self._views(delivery, shown, tracked)
+        rendered = self._renderer(chosen).render(person, views, context)
         mid = message_id(self._key, self._campaign.id, delivery, self._domain)
         message = self._assembler.assemble(person, rendered, mid, unsubscribe, now)
         signed = self._dkim.sign(message) if self._dkim else message
-        return Mail(mid, signed, rendered)
+        return Mail(mid, signed, rendered, chosen)
+
+    def _chosen(self, person: RecipientView) -> tuple[Chosen, ...]:
+        """The copy of a recipient; empty where the campaign tries none."""
+        variants = self._campaign.variants
+        if variants is None:
+            return ()
+        return variants.choose(self._campaign.id, person.user_id, person.segment)
+
+    def _renderer(self, chosen: tuple[Chosen, ...]) -> Renderer:
+        """The renderer of one combination of copy; compiled when it is first drawn."""
+        arms = tuple(one.arm for one in chosen)
+        if arms not in self._renderers:
+            assert self._campaign.variants  # nothing is chosen without them
+            texts = self._campaign.variants.texts(chosen)
+            self._renderers[arms] = renderer_of(self._campaign, texts)
+        return self._renderers[arms]
 
     def _views(self, delivery: str, shown: Shown, tracked: bool) -> list[ItemView]:
         """Views in the order of the slate; a click is only followed where that was agreed to."""

@@ -7,15 +7,18 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from email import message_from_bytes
 from pathlib import Path
 
 import httpx
 import pytest
 import ray
 from ray.util.state import list_actors
+from sqlalchemy import select
 
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.store import CampaignState, CampaignStore
+from reco.database import COPY_CHOICES
 from reco.embedded import Services
 from reco.errors import Conflict, NotFound, ServiceUnavailable
 from reco.events.lake import Lake
@@ -170,6 +173,25 @@ def test_a_relay_that_is_gone_pauses_the_campaign_and_says_so(client, services, 
     with Ledger(services.database_url) as ledger:
         counts = ledger.counts("gone")
     assert counts["queued"] == sum(counts.values()) > 0
+
+
+def test_copy_is_drawn_logged_and_sent(mail_to, smtp_sink, world):
+    texts = {"plain": "Your picks", "asking": "What is for dinner?"}
+    tried = campaign("tried", variants={"slots": {"subject": texts}}, audience={"users": USERS})
+
+    summary = run(tried, mail_to, senders=1)
+
+    query = select(COPY_CHOICES).where(COPY_CHOICES.c.campaign_id == "tried")
+    with world.engine.connect() as connection:
+        logged = {row.user_id: row for row in connection.execute(query)}
+    sent = {
+        message.rcpt_to.partition("@")[0]: message_from_bytes(message.content)["Subject"]
+        for message in smtp_sink.messages
+    }
+    assert summary.accepted == len(MAILED) == len(sent)
+    assert {user: texts[row.arm] for user, row in logged.items()} == sent
+    assert set(texts.values()) == set(sent.values())
+    assert {0.5} == {row.propensity for row in logged.values()}
 
 
 def test_a_campaign_that_does_harm_pauses_by_itself(mail_to, smtp_sink, monkeypatch):
