@@ -363,10 +363,10 @@ def test_an_unknown_template_names_the_stock_ones(name):
         template_folder(name)
 
 
-CORPUS = Path(os.environ.get("RECO_TEST_DATA", "/nonexistent"))
+CORPUS = Path(os.environ.get("TEST_DATA", "/nonexistent"))
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="RECO_TEST_DATA names no folder of MJML files")
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="TEST_DATA names no folder of MJML files")
 def test_foreign_templates_compile_or_fail_clearly(folder):
     for path in sorted(CORPUS.rglob("*.mjml")):
         try:
