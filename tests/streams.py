@@ -64,20 +64,20 @@ def put(bus: Bus, events: Iterable[dict[str, Any]]) -> None:
 
 
 def processor(
-    lake: Lake, client: redis_client.Redis, profiles: Profiles = NOBODY
+    lake: Lake, client: redis_client.Redis, profiles: Profiles = NOBODY, now: datetime = NOW
 ) -> StreamProcessor:
     """A processor as the product makes it, with a clock that stands still."""
     rows = LiveRows(lake, OnlineStore(client), profiles)
-    return StreamProcessor(lake, rows, DeadLetters(client), lambda: NOW)
+    return StreamProcessor(lake, rows, DeadLetters(client), lambda: now)
 
 
 def consumer(
-    lake: Lake, client: redis_client.Redis, url: str, name: str = "one", batch: int = 1_000
+    lake: Lake, client: redis_client.Redis, url: str, *, batch: int = 1_000, now: datetime = NOW
 ) -> Consumer:
     """A consumer of all shards of a bus on Redis."""
     bus = open_bus(url, lake.buckets)
     shards = range(lake.buckets)
-    made = Consumer(bus.reader(shards, name), processor(lake, client), batch)
+    made = Consumer(bus.reader(shards, "one"), processor(lake, client, now=now), batch)
     made.begin(shards)
     return made
 

@@ -275,15 +275,22 @@ def test_an_import_beside_the_stream_reaches_the_rows(redis, lake):
     stream = processor(lake, redis)
     events = stream_events(300)
     stream.process(messages(events[:100]))
-    rows = [
-        {**e, "timestamp": pl.Series([e["timestamp"]]).str.to_datetime(time_zone="UTC")[0]}
-        for e in events[100:200]
-    ]
-    lake.append(pl.DataFrame(rows))
+    frame = pl.DataFrame(events[100:200])
+    lake.append(frame.with_columns(pl.col("timestamp").str.to_datetime(time_zone="UTC")))
     stream.process(messages(events[200:], 200))
     stream.recover(range(lake.buckets))
 
     assert 300 == len(ids(lake))
+    assert_rows_are_right(lake, redis)
+
+
+def test_rows_follow_an_import_although_no_event_comes(redis, redis_url, lake, monkeypatch):
+    one = consumer(lake, redis, redis_url)
+    frame = pl.DataFrame(stream_events(80))
+    lake.append(frame.with_columns(pl.col("timestamp").str.to_datetime(time_zone="UTC")))
+    monkeypatch.setattr("reco.events.stream.FOLLOW_S", 0.0)
+
+    assert 0 == one.step(0.01)
     assert_rows_are_right(lake, redis)
 
 

@@ -23,6 +23,7 @@ from reco.tables import user_bucket
 
 BATCH: Final = 20_000  # messages; more of them cost less each, and one takes about half a second
 LINGER_S: Final = 0.2  # a batch waits so long for more: small ones make many small files
+FOLLOW_S: Final = 5.0  # how soon rows know of an import or of a batch load that nobody told us of
 IDLE_S: Final = 60.0  # a message that nobody acknowledged for so long has no living reader
 
 
@@ -115,10 +116,13 @@ class Consumer:
         self._reader = reader
         self._processor = processor
         self._batch = batch
+        self._buckets: Sequence[int] = ()
+        self._followed_at = 0.0
 
     def begin(self, buckets: Sequence[int]) -> None:
         """Finish what the last reader of these shards left. Raises as `step` does."""
-        self._processor.recover(buckets)
+        self._buckets = buckets
+        self._follow()
         while left := self._reader.claim(self._batch, 0.0):
             self._take(left)
 
@@ -134,6 +138,8 @@ class Consumer:
             messages += self._linger(linger_s, self._batch - len(messages))
         if messages:
             self._take(messages)
+        if time.monotonic() > self._followed_at + FOLLOW_S:
+            self._follow()
         return len(messages)
 
     def _linger(self, linger_s: float, room: int) -> list[Message]:
@@ -143,6 +149,10 @@ class Consumer:
         while len(more) < room and (left := end - time.monotonic()) > 0:
             more += self._reader.read(room - len(more), left)
         return more
+
+    def _follow(self) -> None:
+        self._processor.recover(self._buckets)
+        self._followed_at = time.monotonic()
 
     def _take(self, messages: Sequence[Message]) -> None:
         self._processor.process(messages)
