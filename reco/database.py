@@ -51,6 +51,20 @@ SUBSCRIBERS = Table(
     Column("updated_at", WHEN, nullable=False, server_default=func.now()),
 )
 
+# Every statement on consent that was ever made; rows are only added (reco.subscribers.consent).
+CONSENTS = Table(
+    "consents",
+    METADATA,
+    Column("consent_id", BigInteger, primary_key=True, autoincrement=True),
+    Column("user_id", String, nullable=False, index=True),
+    Column("purpose", String, nullable=False),  # mail, profiling, tracking
+    Column("given", Boolean, nullable=False),
+    Column("text_version", String, nullable=False),  # of the words that were agreed to
+    Column("source", String, nullable=False),  # form, import, page
+    Column("given_at", WHEN, nullable=False),
+    Column("recorded_at", WHEN, nullable=False, server_default=func.now()),
+)
+
 # Keyed by HMAC of the normalised address, so that it survives erasure of the subscriber.
 SUPPRESSIONS = Table(
     "suppressions",

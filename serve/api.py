@@ -14,6 +14,7 @@ from reco.campaigns.ledger import Ledger
 from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
 from reco.errors import RecoError
 from reco.models.slates import Rung, Slates
+from reco.subscribers.consent import ConsentLog
 from render.reasons import reason_sentence
 from serve import inbound, subscribers
 from serve.chunks import Choice, Mode, Request
@@ -59,7 +60,9 @@ def router(door: Door) -> APIRouter:
     _mail_routes(v1, door)
     _campaign_routes(v1, door)
     v1.include_router(inbound.router(returned_mail_of(door.stores)))
-    v1.include_router(subscribers.router(door.stores.services.verifier_url))
+    v1.include_router(
+        subscribers.router(door.stores.services.verifier_url, ConsentLog(door.stores.engine))
+    )
     outside = APIRouter()
     outside.include_router(v1)
 

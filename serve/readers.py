@@ -56,7 +56,7 @@ class Readers:
         """
         link = self._signer.verify(token, LinkKind.CLICK)
         if link.number == TRAP_SLOT:
-            self._note(link, "click", visit=visit)
+            self._follow(link, "click", visit=visit)
             return self._stores.services.public_url
         items = self._items(link)
         if link.number >= len(items):
@@ -65,13 +65,13 @@ class Readers:
         row = int(self._stores.catalogue.index.rows(item_keys([item_id]))[0])
         if row < 0:
             raise NotFound("This item is no longer sold.")
-        self._note(link, "click", item_id, visit)
+        self._follow(link, "click", item_id, visit)
         root = self._stores.services.public_url.rstrip("/") + "/"
         return destination(self._stores.catalogue, row, root, self._campaign(link.campaign_id))
 
     def opened(self, token: str, visit: Mapping[str, str]) -> None:
         """A mail was opened, or its pictures were fetched. Raises NotFound."""
-        self._note(self._signer.verify(token, LinkKind.OPEN), "open", visit=visit)
+        self._follow(self._signer.verify(token, LinkKind.OPEN), "open", visit=visit)
 
     def subscription(self, token: str) -> Link:
         """The mail behind an unsubscribe link; nothing changes. Raises NotFound."""
@@ -108,6 +108,14 @@ class Readers:
         query = select(c["items"]).where(mine)
         with self._stores.engine.connect() as connection:
             return connection.execute(query).scalar() or []
+
+    def _follow(
+        self, link: Link, kind: str, item_id: str = "", visit: Mapping[str, str] | None = None
+    ) -> None:
+        """Note it for who agrees to that today, whatever they did when the mail was sent."""
+        person = self._subscribers.get([recipient_of(link.user_id)])[0]
+        if person is not None and person.consent_tracking:
+            self._note(link, kind, item_id, visit)
 
     def _note(
         self, link: Link, kind: str, item_id: str = "", visit: Mapping[str, str] | None = None

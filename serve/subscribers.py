@@ -1,10 +1,13 @@
 """/v1/subscribers: addresses judged where people sign up, before they are on any list."""
 
+import asyncio
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from reco.subscribers.consent import Consent, ConsentLog, Purpose
 from reco.subscribers.mail_domains import MailDomains
 from reco.subscribers.validation import Validator
 from reco.subscribers.verifier import HttpVerifier, Verifier
@@ -40,9 +43,39 @@ class ValidateResponse(BaseModel):
     addresses: tuple[AddressVerdict, ...]
 
 
-def router(verifier_url: str | None, domains: MailDomains | None = None) -> APIRouter:
+class Statement(BaseModel):
+    """What somebody said, and when; `text_version` names the words that they were shown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    purpose: Purpose
+    given: bool
+    text_version: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    given_at: AwareDatetime | None = Field(None, description="default: now")
+
+
+class ConsentRequest(BaseModel):
+    """Statements of one subscriber."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    consents: tuple[Statement, ...] = Field(min_length=1, max_length=100)
+
+
+class ConsentRecord(BaseModel):
+    """All that a subscriber ever said, the oldest first: the proof of consent."""
+
+    user_id: str
+    consents: tuple[Statement, ...]
+
+
+def router(
+    verifier_url: str | None, log: ConsentLog, domains: MailDomains | None = None
+) -> APIRouter:
     """Routes below /v1; the cache of DNS answers lives as long as they do."""
     routes = APIRouter(prefix="/subscribers")
+    _consent_routes(routes, log)
     verifier: Verifier | None = HttpVerifier(verifier_url) if verifier_url else None
     by_words = Validator()
     in_full = Validator(domains or MailDomains(timeout_s=DNS_TIMEOUT_S), verifier)
@@ -66,3 +99,32 @@ def router(verifier_url: str | None, domains: MailDomains | None = None) -> APIR
         )
 
     return routes
+
+
+def _consent_routes(routes: APIRouter, log: ConsentLog) -> None:
+    @routes.post("/{user_id}/consent")
+    async def record(user_id: str, body: ConsentRequest) -> ConsentRecord:
+        """Add statements; they are in force for the next mail, and for the links of old ones."""
+        said = [
+            Consent(s.purpose, s.given, s.text_version, s.source, s.given_at or datetime.now(UTC))
+            for s in body.consents
+        ]
+        await asyncio.to_thread(log.record, user_id, said)
+        return await show(user_id)
+
+    @routes.get("/{user_id}/consent")
+    async def show(user_id: str) -> ConsentRecord:
+        """Everything on record for a subscriber."""
+        return ConsentRecord(
+            user_id=user_id,
+            consents=tuple(
+                Statement(
+                    purpose=c.purpose,
+                    given=c.given,
+                    text_version=c.text_version,
+                    source=c.source,
+                    given_at=c.given_at,
+                )
+                for c in await asyncio.to_thread(log.of, user_id)
+            ),
+        )

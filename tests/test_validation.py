@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from reco.cli import main
 from reco.errors import ConfigError
 from reco.subscribers.bulk import validate
+from reco.subscribers.consent import ConsentLog
 from reco.subscribers.flags import PROVIDERS, is_disposable, is_role, suggestion
 from reco.subscribers.hygiene import normalise
 from reco.subscribers.mail_domains import MailDomains
@@ -269,9 +270,11 @@ def test_the_command_validates_the_list_of_this_home(dns, home, monkeypatch):
     )
 
 
-async def test_the_endpoint_judges_what_people_type(dns, verifier):
+async def test_the_endpoint_judges_what_people_type(dns, verifier, engine):
     app = FastAPI()
-    app.include_router(subscribers.router(verifier[0], domains(dns)), prefix="/v1")
+    app.include_router(
+        subscribers.router(verifier[0], ConsentLog(engine), domains(dns)), prefix="/v1"
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://reco") as client:
         body = {"addresses": ["gone@good.example", "Ana@gmial.com", "x"], "dns": False}
