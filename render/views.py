@@ -20,6 +20,7 @@ class ItemView:
     url: str
     category: str = ""
     reason: str = ""
+    live_url: str = ""  # picture of price and stock as they are when the mail is opened
 
     def because(self, reason: str, url: str = "") -> "ItemView":
         """The same item for another recipient: another reason, another tracked link."""
@@ -60,6 +61,7 @@ REQUIRED: Final = ("postal_address", "unsubscribe_url")
 OPTIONAL: Final[Mapping[str, object]] = {
     "preferences_url": "",
     "open_url": "",  # the pixel; empty without consent to tracking
+    "countdown_url": "",  # picture of the time left, where the campaign's offer ends
     "interests": (),  # of Interest; for those whom we know little about
     "popular": (),  # of ItemView; recent favourites, for the content block
     "sent_at": None,  # datetime
@@ -114,6 +116,7 @@ def sample_context(full: bool = True) -> dict[str, object]:
         context |= {
             "preferences_url": "https://shop.example/p/sample",
             "open_url": "https://shop.example/o/sample",
+            "countdown_url": "https://shop.example/i/sample",
             "interests": (Interest("Fruit & vegetables", "https://shop.example/p/1"),),
             "popular": tuple(sample_item(n) for n in range(4, 8)),
             "sent_at": datetime(2017, 12, 4, 9, tzinfo=UTC),

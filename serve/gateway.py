@@ -19,7 +19,7 @@ from reco.campaigns.store import CampaignState, CampaignStore
 from reco.errors import Conflict, RecoError
 from reco.events.bus import open_bus
 from reco.subscribers.store import SubscriberStore
-from serve import api, console, ingest, preferences, problems, public
+from serve import api, console, ingest, live, preferences, problems, public
 from serve.chunks import Assembled, Request
 from serve.graph import Graph
 from serve.metrics import Meters
@@ -69,6 +69,7 @@ class Gateway:
         app.include_router(public.router(self.readers, self._meters))
         bus = open_bus(self.stores.services.bus_url, self.stores.lake.buckets)
         app.include_router(preferences.router(preferences.PreferencePage(self.stores, bus)))
+        app.include_router(live.router(live.LivePictures(self.stores)))
         app.include_router(console.router(self))
         app.include_router(ingest.router(self.stores.services, self.stores.lake.buckets))
         return app

@@ -7,7 +7,7 @@ from reco.campaigns.campaign import Campaign
 from reco.catalogue import Catalogue
 from render.formats import format_price
 from render.images import image_name
-from render.links import with_utm
+from render.links import Link, LinkKind, LinkSigner, with_utm
 from render.reasons import reason_sentence
 from render.views import ItemView, one_line
 
@@ -15,9 +15,12 @@ from render.views import ItemView, one_line
 class ItemViews:
     """Views of one campaign; each (row, reason, gap in days) is made once."""
 
-    def __init__(self, catalogue: Catalogue, campaign: Campaign, public_url: str) -> None:
+    def __init__(
+        self, catalogue: Catalogue, campaign: Campaign, public_url: str, links: LinkSigner
+    ) -> None:
         self._catalogue = catalogue
         self._campaign = campaign
+        self._links = links
         self._root = public_url.rstrip("/") + "/"
         self.of = lru_cache(maxsize=65_536)(self._view)
 
@@ -33,8 +36,15 @@ class ItemViews:
             image_url=urljoin(self._root, item["image_url"] or picture),
             url=self.link(row),
             category=one_line(category),
+            live_url=self._live_url(item_id),
             reason=reason_sentence(reason, one_line(category), gap_days or None),
         )
+
+    def _live_url(self, item_id: str) -> str:
+        """Of the picture drawn when the mail is opened; it names the item and nobody."""
+        if "@" in item_id or len(item_id.encode()) > 255:  # cannot stand in a link
+            return ""
+        return self._links.url(self._root, Link(LinkKind.IMAGE, self._campaign.id, item_id))
 
     def link(self, row: int) -> str:
         """Where the item is sold, with the campaign's utm parameters."""

@@ -13,6 +13,7 @@ from reco.embedded import Services
 from reco.models.slates import Reason
 from render.images import spoken
 from render.links import Link, LinkKind, LinkSigner
+from render.live_images import COUNTDOWN
 from render.message import Assembler, message_id
 from render.renderer import Renderer
 from render.views import Interest, ItemView, RecipientView, Rendered, one_line
@@ -60,11 +61,13 @@ class Workshop:
         self._key = services.link_key
         self._root = services.public_url
         self._domain = domain_of(campaign)
-        self._items = ItemViews(catalogue, campaign, services.public_url)
+        self._items = ItemViews(catalogue, campaign, services.public_url, self._links)
         self._catalogue = catalogue
         self._renderers: dict[tuple[str, ...], Renderer] = {(): renderer_of(campaign)}
         self._assembler = Assembler(sender_of(campaign))
         self._dkim = dkim_of(campaign, services)
+        clock = Link(LinkKind.IMAGE, campaign.id, "", COUNTDOWN)
+        self._countdown = self._links.url(self._root, clock) if campaign.offer_ends_at else ""
 
     def popular(self, keys: npt.NDArray[np.uint64]) -> list[ItemView]:
         """Views of recent favourites, the same for everybody, with untracked links."""
@@ -97,6 +100,7 @@ class Workshop:
         context = {
             "unsubscribe_url": unsubscribe,
             "preferences_url": self._link(LinkKind.PREFERENCES, delivery),
+            "countdown_url": self._countdown,
             "interests": self._interests(delivery) if shown.curious else (),
             "open_url": self._link(LinkKind.OPEN, delivery) if tracked else "",
             "popular": popular,

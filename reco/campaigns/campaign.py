@@ -166,6 +166,7 @@ class Campaign(Strict):
     postal_address: Line
     variables: dict[str, Any] = Field({}, description="values for the template's own variables")
     variants: Variants | None = Field(None, description="copy that learns which arm is clicked")
+    offer_ends_at: Time | None = Field(None, description="what the countdown picture counts to")
     interests: tuple[Line, ...] = Field(
         (), max_length=8, description="categories that new subscribers may ask for, in the mail"
     )
