@@ -120,19 +120,21 @@ def test_a_death_at_any_write_loses_and_doubles_nothing(redis, tmp_path_factory,
 
 
 class DyingStore(OnlineStore):
-    """Dies before or after its n-th write of rows."""
+    """Dies before or after its n-th write of rows, with some buckets of a batch written."""
 
     def __init__(self, client, death):
         super().__init__(client)
         self._left = death
 
-    def swap(self, *arguments, **named):
+    def swap_many(self, swaps):
+        return [self._swap(one) for one in swaps]
+
+    def _swap(self, one):
         self._left -= 1
         if self._left == -1:
             raise Killed
-        done = super().swap(*arguments, **named)
+        (done,) = super().swap_many([one])
         if self._left == 0:
-            self._left = -2
             raise Killed
         return done
 

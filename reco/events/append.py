@@ -96,6 +96,7 @@ class Writer:
                 parts = [self._write_bucket(before, bucket, written) for bucket in buckets]
                 after = before.replaced(tuple(parts)) if written else before
                 check_types(after.types())
+                self._files.flush([part.path for part in written])
                 self._publish(before, after)
             except BaseException:
                 for part in written:

@@ -52,7 +52,7 @@ class Files:
         self.filesystem.move(draft, path)
 
     def write_parquet(self, table: pa.Table, *parts: str, dictionary: Sequence[str] = ()) -> None:
-        """Write a Parquet file under a name that nobody reads yet."""
+        """Write a Parquet file under a name that nobody reads yet; `flush` it before they do."""
         path = self.path(*parts)
         self.filesystem.create_dir(path.rsplit("/", 1)[0])
         pq.write_table(
@@ -62,7 +62,11 @@ class Files:
             compression="zstd",
             use_dictionary=list(dictionary),
         )
-        self._flush(path)
+
+    def flush(self, paths: Sequence[str]) -> None:
+        """Bring written files onto the disk, together: the first flush pays for most of all."""
+        for path in paths:
+            self._flush(self.path(path))
 
     def _flush(self, path: str) -> None:
         """Onto the disk before anybody is told of it; object stores do so by themselves."""

@@ -66,7 +66,7 @@ class Manifest:
 
     def dumps(self) -> bytes:
         """As JSON."""
-        return json.dumps(asdict(self), indent=1).encode()
+        return json.dumps(asdict(self)).encode()
 
     @classmethod
     def loads(cls, text: bytes) -> "Manifest":

@@ -30,8 +30,8 @@ IDLE_S: Final = 60.0  # a message that nobody acknowledged for so long has no li
 class Rows(Protocol):
     """What is kept equal to the lake (reco.features.live.LiveRows)."""
 
-    def follow(self, bucket: int, landed: Landed | None = None) -> None:
-        """Bring the rows of a bucket to the present version of the lake."""
+    def follow(self, buckets: Sequence[int], landed: Sequence[Landed] = ()) -> None:
+        """Bring the rows of buckets to the present version of the lake."""
 
 
 @dataclass(slots=True)
@@ -73,8 +73,7 @@ class StreamProcessor:
 
     def recover(self, buckets: Sequence[int]) -> None:
         """Make up for what a process that died, or an import, left undone in these buckets."""
-        for bucket in buckets:
-            self._rows.follow(bucket)
+        self._rows.follow(buckets)
 
     def process(self, messages: Sequence[Message]) -> None:
         """Let a batch take effect, once however often it comes; the caller acknowledges it.
@@ -83,11 +82,10 @@ class StreamProcessor:
         """
         parsed, landed = self._land([message.payload for message in messages])
         self._dead.add([(messages[i], reason) for i, reason in parsed.refused.items()])
-        new = {part.bucket: part for part in landed}
+        # Also where nothing was new: this may be a batch that died before its rows were done.
         users = parsed.rows["user_id"].unique()
-        for bucket in sorted({user_bucket(user, self._lake.buckets) for user in users}):
-            # Also where nothing was new: this may be a batch that died before its rows were done.
-            self._rows.follow(bucket, new.get(bucket))
+        touched = {user_bucket(user, self._lake.buckets) for user in users}
+        self._rows.follow(sorted(touched), landed)
         added = sum(len(part.rows) for part in landed)
         self.tally.add(len(messages), added, [*parsed.refused.values()])
 

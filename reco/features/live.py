@@ -17,9 +17,8 @@ import structlog
 
 from reco.errors import Conflict
 from reco.events.lake import Lake, Landed
-from reco.events.manifest import Manifest
 from reco.features.history import Histories, from_events
-from reco.features.online import Mark, OnlineStore
+from reco.features.online import Mark, OnlineStore, Swap
 
 COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "quantity")
 CHUNK: Final = 2_048  # rows a write: about 2 MB and 5 ms in which Redis does nothing else
@@ -42,23 +41,44 @@ class LiveRows:
         self._online = online
         self._profiles = profiles
 
-    def follow(self, bucket: int, landed: Landed | None = None) -> None:
-        """Bring the rows of a bucket to the present version of the lake.
+    def follow(self, buckets: Sequence[int], landed: Sequence[Landed] = ()) -> None:
+        """Bring the rows of buckets to the present version of the lake.
 
         `landed` are rows that this process has just added to the lake, when there were any.
         Raises ServiceUnavailable, ModelMismatch when the rows have another layout.
         """
-        while not self._try(bucket, landed):
-            log.info("rows changed under our hands; looking again", bucket=bucket)
-
-    def _try(self, bucket: int, landed: Landed | None) -> bool:
-        mark = self._settled(bucket)
-        if landed is not None and _is_live_at(mark, landed.before):
-            return self._add(mark, landed)
+        added = self._add(landed)
         live = self._lake.manifest()
-        if _is_live_at(mark, live.version(bucket)):
-            return True
-        return self._rebuild(bucket, mark, live)
+        for bucket, mark in zip(buckets, self._online.marks(buckets), strict=True):
+            if bucket in added or _is_live_at(mark, live.version(bucket)):
+                continue
+            while not self._rebuild(bucket):
+                log.info("rows changed under our hands; looking again", bucket=bucket)
+
+    def _add(self, landed: Sequence[Landed]) -> set[int]:
+        """Add new rows where nothing else is missing; the buckets where that was so."""
+        marks = self._online.marks([part.bucket for part in landed])
+        fitting = [
+            (part, mark, part.rows["user_id"].unique().sort().to_list())
+            for part, mark in zip(landed, marks, strict=True)
+            if _is_live_at(mark, part.before)
+        ]
+        if not fitting:
+            return set()
+        users = [user for _, _, some in fitting for user in some]
+        events = pl.concat([part.rows for part, _, _ in fitting])
+        held, tokens, flags = self._known(users)
+        rows = held.merge(from_events(events, users, tokens, flags))
+        # Before the rows: whoever dies in between has forgotten a slate for nothing.
+        telling = events.filter(~pl.col("type").is_in(QUIET_TYPES))
+        self._online.forget_slates(telling["user_id"].unique().to_list())
+        swaps, at = [], 0
+        for part, mark, some in fitting:
+            mine = rows.take(at, at + len(some))
+            swaps.append(Swap(part.bucket, mark, Mark(part.version), some, mine))
+            at += len(some)
+        done = self._online.swap_many(swaps)
+        return {one.bucket for one, is_done in zip(swaps, done, strict=True) if is_done}
 
     def _settled(self, bucket: int) -> Mark | None:
         """The mark, once no other process is replacing the rows any more."""
@@ -70,18 +90,10 @@ class LiveRows:
                 mark, since = now, time.monotonic()
         return mark
 
-    def _add(self, mark: Mark | None, landed: Landed) -> bool:
-        users = landed.rows["user_id"].unique().sort().to_list()
-        held, tokens, flags = self._known(users)
-        rows = held.merge(from_events(landed.rows, users, tokens, flags))
-        # Before the rows: whoever dies in between has forgotten a slate for nothing.
-        telling = landed.rows.filter(~pl.col("type").is_in(QUIET_TYPES))
-        self._online.forget_slates(telling["user_id"].unique().to_list())
-        new = Mark(landed.version)
-        return self._online.swap(landed.bucket, mark, new, users, rows, int(time.time()))
-
-    def _rebuild(self, bucket: int, mark: Mark | None, live: Manifest) -> bool:
-        """Rows of everybody whose events are not all in, from the lake as `live` lists it."""
+    def _rebuild(self, bucket: int) -> bool:
+        """Rows of everybody whose events are not all in, from the lake; False if interrupted."""
+        mark = self._settled(bucket)
+        live = self._lake.manifest()
         version = live.version(bucket)
         trusted = mark is not None and not mark.loading and mark.version <= version
         since, late = (mark.version, mark.before) if mark and trusted else (-1, None)
@@ -138,14 +150,13 @@ def _write(
     rows: Histories,
 ) -> bool:
     """Write rows in chunks, `mark` with the last; False as soon as another process interferes."""
-    now = int(time.time())
     starts = range(0, max(len(users), 1), CHUNK)
     for start in starts:
         stop = min(start + CHUNK, len(users))
         last = start == starts[-1]
         step = mark if last else Mark(mark.version, mark.before, loading=True)
         part = rows.take(start, stop)
-        if not online.swap(bucket, seen, step, users[start:stop], part, now):
+        if not online.swap(bucket, seen, step, users[start:stop], part):
             return False
         seen = step
     return True

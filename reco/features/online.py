@@ -5,6 +5,7 @@ Takes Histories (from train.features or from new events), gives the same bytes b
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +76,17 @@ class Mark:
         return cls(version, before and datetime.fromisoformat(before), loading, nonce)
 
 
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """Histories of users of a bucket and its new mark, to be written if the old one is `seen`."""
+
+    bucket: int
+    seen: Mark | None
+    mark: Mark
+    user_ids: Sequence[str]
+    histories: Histories
+
+
 class OnlineStore:
     """Packed histories by user id. Travels to worker processes, which reconnect."""
 
@@ -123,9 +135,15 @@ class OnlineStore:
 
     def mark(self, bucket: int) -> Mark | None:
         """Mark of the rows of a bucket, None before the first. Raises ServiceUnavailable."""
+        return self.marks([bucket])[0]
+
+    def marks(self, buckets: Sequence[int]) -> list[Mark | None]:
+        """Marks of the rows of buckets, in their order. Raises ServiceUnavailable."""
+        if not buckets:
+            return []
         with _translated():
-            text: Any = self._redis.get(rows_key(bucket))
-        return None if text is None else Mark.loads(text)
+            texts: Any = self._redis.mget([rows_key(bucket) for bucket in buckets])
+        return [None if text is None else Mark.loads(text) for text in texts]
 
     def swap(
         self,
@@ -134,20 +152,25 @@ class OnlineStore:
         mark: Mark,
         user_ids: Sequence[str],
         histories: Histories,
-        updated: int = 0,
     ) -> bool:
         """Replace histories and the mark of their bucket, in one step.
 
         Does nothing, and gives False, when the mark is not `seen` any more.
         Raises ServiceUnavailable.
         """
-        keys = [rows_key(bucket), *map(history_key, user_ids)]
-        expected = b"" if seen is None else seen.dumps()
+        return self.swap_many([Swap(bucket, seen, mark, user_ids, histories)])[0]
+
+    def swap_many(self, swaps: Sequence[Swap]) -> list[bool]:
+        """Swaps of several buckets in one go, each for itself. Raises ServiceUnavailable."""
+        now = int(time.time())
         with _translated():
-            done = self._redis.register_script(SWAP)(
-                keys, [expected, mark.dumps(), *histories.pack(updated)]
-            )
-        return bool(done)
+            pipeline = self._redis.pipeline(transaction=False)
+            script = pipeline.register_script(SWAP)
+            for one in swaps:
+                keys = [rows_key(one.bucket), *map(history_key, one.user_ids)]
+                expected = b"" if one.seen is None else one.seen.dumps()
+                script(keys, [expected, one.mark.dumps(), *one.histories.pack(now)])
+            return [bool(done) for done in pipeline.execute()]
 
     def forget_slates(self, user_ids: Sequence[str]) -> None:
         """Drop precomputed slates, which know less than the rows. Raises ServiceUnavailable."""
