@@ -49,7 +49,7 @@ class Door(Protocol):
     async def send(self, ask: Ask) -> Outcome | RecoError:
         """One single send, gathered with others."""
 
-    def start(self, campaign: Campaign) -> None:
+    def start(self, campaign: Campaign, *, resumed: bool = False) -> None:
         """Let a campaign run on its own."""
 
 
@@ -180,7 +180,7 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
         """Go on with a paused campaign."""
         move = door.campaigns.move
         stored = await asyncio.to_thread(move, campaign_id, CampaignState.RUNNING)
-        await asyncio.to_thread(door.start, stored.campaign)
+        await asyncio.to_thread(door.start, stored.campaign, resumed=True)
         return await status(stored)
 
 

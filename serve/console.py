@@ -148,7 +148,7 @@ def _act_routes(routes: APIRouter, door: Door, sessions: Sessions, pages: Pages)
             note = "by hand" if to is CampaignState.PAUSED else None
             stored = await asyncio.to_thread(door.campaigns.move, campaign_id, to, note)
             if to is CampaignState.RUNNING:
-                await asyncio.to_thread(door.start, stored.campaign)
+                await asyncio.to_thread(door.start, stored.campaign, resumed=True)
             return RedirectResponse(f"{HOME}/campaigns/{campaign_id}", 303)
 
         return await pages.answer(request, make)

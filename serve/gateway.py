@@ -126,6 +126,6 @@ class Gateway:
                 self._senders[campaign.id] = await self._open.enter_async_context(opened)
         return self._senders[campaign.id]
 
-    def start(self, campaign: Campaign) -> None:
+    def start(self, campaign: Campaign, *, resumed: bool = False) -> None:
         """Let a campaign run on its own."""
-        start_runner(self._home, campaign, self.graph.scorer_budget_s)
+        start_runner(self._home, campaign, self.graph.scorer_budget_s, resumed=resumed)

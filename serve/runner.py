@@ -1,6 +1,7 @@
 """A campaign that runs on its own in the cluster: what POST /v1/campaigns starts."""
 
 from typing import Any, Final
+from uuid import uuid4
 
 import ray
 import structlog
@@ -33,11 +34,15 @@ class CampaignRunner:
         exit_actor()  # type: ignore[no-untyped-call]
 
 
-def start_runner(home: str, campaign: Campaign, scorer_budget_s: float) -> None:
-    """Run a campaign in an actor that outlives its caller; one that runs already is left alone."""
+def start_runner(home: str, campaign: Campaign, scorer_budget_s: float, *, resumed: bool) -> None:
+    """Run a campaign in an actor that outlives its caller; one that runs already is left alone.
+
+    A resumed campaign gets an actor of its own: the one before it may be about to end, and would
+    take the new work down with it.
+    """
     actor: Any = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(CampaignRunner)
     runner = actor.options(
-        name=f"campaign {campaign.id}",
+        name=f"campaign {campaign.id}{f' {uuid4().hex}' if resumed else ''}",
         namespace=NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
