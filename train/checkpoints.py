@@ -55,7 +55,7 @@ class Reporter:
         course.optimiser.load_state_dict(saved["optimiser"])
         course.schedule.load_state_dict(saved["schedule"])
         if isinstance(stage, TowerStage):
-            stage.learned, stage.start = _arrays(saved["learned"]), _arrays(saved["start"])
+            stage.rows = {way: _arrays(rows) for way, rows in saved["rows"].items()}
         return int(saved["epochs"])
 
     def epoch(self, stage: Stage, epoch: int, course: Course, loss: float, examples: int) -> None:
@@ -73,7 +73,7 @@ class Reporter:
             "epochs": epoch + 1,
         }
         if isinstance(stage, TowerStage):
-            state |= {"learned": _tensors(stage.learned), "start": _tensors(stage.start)}
+            state["rows"] = {way: _tensors(rows) for way, rows in stage.rows.items()}
         step = self._done["step"] + 1
         self._done = {**self._done, stage.name: state, "step": step}
         with tempfile.TemporaryDirectory() as directory:

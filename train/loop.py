@@ -15,8 +15,10 @@ import torch
 from reco.catalogue import Catalogue
 from reco.events.lake import Lake
 from reco.models.artifact import Artifact, ModelConfig
+from reco.models.item_graph import ItemGraph
 from reco.models.ranker import Calibration, Head
 from reco.models.repeat import debiased
+from reco.models.retrieval import Retrieval
 from reco.models.taste import USER_COLUMNS
 from reco.models.towers import Towers
 from reco.tables import type_code
@@ -29,6 +31,7 @@ from train.timeline import Timeline
 from train.tower_stage import TowerStage
 from train.workers import Workers
 
+USERS = slice(-len(USER_COLUMNS), None)  # where both heads' features hold the subscriber's
 Calibrations = tuple[Calibration, Calibration]  # of what they had, of what is new
 
 
@@ -62,6 +65,7 @@ class Trained:
     """The parts of a model."""
 
     towers: Towers
+    graph: ItemGraph | None
     explore: Head
     repeat: Head
 
@@ -88,19 +92,20 @@ def load_problem(job: LoopJob, workers: Workers) -> Problem:
     histories = join([read_shard(lake, path) for path in job.shards[workers.rank :: workers.count]])
     timeline = Timeline(job.end_day, job.config.horizon_days, job.timeless)
     catalogue = Catalogue.of(lake.items())
-    return Problem(histories, catalogue, timeline, job.config, type_code(job.target), workers)
+    code = type_code(job.target)
+    return Problem(histories, catalogue, timeline, job.config, code, workers, job.repeats)
 
 
 def train(problem: Problem, device: torch.device, report: Reporter) -> Trained:
     """Towers, explore head and repeat head; each goes on where a checkpoint stands."""
     towers = TowerStage(problem, device)
     run_stage(towers, problem.workers, report)
-    folded, rows = towers.finish()
+    folded, graph, rows = towers.finish()
     explore = explore_stage(problem, rows, device)
     run_stage(explore, problem.workers, report)
     repeat = repeat_stage(problem, device)
     run_stage(repeat, problem.workers, report)
-    return Trained(folded, explore.head.cpu().eval(), repeat.head.cpu().eval())
+    return Trained(folded, graph, explore.head.cpu().eval(), repeat.head.cpu().eval())
 
 
 def run_stage(stage: Stage, workers: Workers, report: Reporter) -> None:
@@ -127,15 +132,13 @@ def calibrate(problem: Problem, trained: Trained) -> Calibrations:
     """Calibrations of both heads on the labels after the end, which no part has seen."""
     end = problem.end
     x, y = end.repeat_rows()
-    known = [(c.known.owner + c.start, c.known.row) for c in end.chunks()]
-    owner, row = (np.concatenate(part) for part in zip(*known, strict=True))
+    row = np.concatenate([c.known.row for c in end.sample()])
     penalty = problem.config.ranker.popularity_penalty
     logits = debiased(trained.repeat.logits(x), row, end.statistics, penalty)
-    had = fit_calibration(problem.workers, logits, end.users[owner], y)
-    x, y = end.explore_rows(trained.towers)
-    users = np.repeat(end.users, y.shape[1], axis=0)
-    logits = trained.explore.logits(x.reshape(-1, x.shape[2]))
-    return had, fit_calibration(problem.workers, logits, users, y.ravel())
+    had = fit_calibration(problem.workers, logits, x[:, USERS], y)
+    x, y = end.explore_rows(Retrieval.of(trained.towers, trained.graph))
+    x, y = x.reshape(-1, x.shape[2]), y.ravel()
+    return had, fit_calibration(problem.workers, trained.explore.logits(x), x[:, USERS], y)
 
 
 def fit_calibration(workers: Workers, *rows: npt.NDArray[np.float32]) -> Calibration:
@@ -170,4 +173,5 @@ def build(problem: Problem, job: LoopJob, trained: Trained, calibrations: Calibr
         settings=job.config.model_dump(mode="json"),
     )
     ids = problem.catalogue.item_ids[problem.rows].tolist()
-    return Artifact(config, ids, weights, trained.towers, end.statistics, end.lookalike())
+    towers, graph = trained.towers, trained.graph
+    return Artifact(config, ids, weights, towers, end.statistics, end.lookalike(), graph)

@@ -4,6 +4,7 @@ Takes the worker's histories, gives rows for the heads and bags for the towers. 
 subscribers go through Workers, so that several workers agree on every statistic.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -12,18 +13,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-import torch
 
 from reco.catalogue import Catalogue, KeyIndex
 from reco.features.history import NO_PROFILING, Histories
 from reco.features.pairs import Pairs, pairs
-from reco.models.explore import EXPLORE_FEATURES, explore_matrix, retrieve
+from reco.models.explore import EXPLORE_FEATURES, explore_matrix
+from reco.models.item_graph import ItemGraph
 from reco.models.item_statistics import ItemStatistics, ItemSums, item_sums
 from reco.models.lookalike import POPULAR, Lookalike, token_takers
 from reco.models.repeat import repeat_matrix
+from reco.models.retrieval import Retrieval
 from reco.models.spectral import Spectrum
 from reco.models.taste import Known, Taste
-from reco.models.towers import Towers, bag_matrix
+from reco.models.towers import bag_matrix
 from train.config import TrainConfig
 from train.timeline import Timeline
 from train.workers import Workers
@@ -50,7 +52,7 @@ class Problem:
 
     def __init__(
         self, histories: Histories, catalogue: Catalogue, timeline: Timeline, config: TrainConfig,
-        event_type: int, workers: Workers,
+        event_type: int, workers: Workers, repeats: bool = True,
     ) -> None:  # fmt: skip
         self.histories, self.catalogue, self.timeline, self.config = (
             histories,
@@ -58,7 +60,7 @@ class Problem:
             timeline,
             config,
         )
-        self.event_type, self.workers = event_type, workers
+        self.event_type, self.workers, self.repeats = event_type, workers, repeats
         past = timeline.everything(histories)
         row = catalogue.index.rows(past.records["item"])
         mine = (row >= 0) & (past.records["type"] == event_type)
@@ -110,16 +112,22 @@ class Reference:
         mine = item_sums(self.past, p.index, p.items, self.as_of_day, p.event_type)
         return ItemStatistics.of(_reduced(mine, p.workers), p.catalogue, p.rows)
 
-    def chunks(self) -> Iterator[Chunk]:
-        """All subscribers, some at a time."""
+    def chunks(self, share: float = 1.0) -> Iterator[Chunk]:
+        """All subscribers, some at a time; of each chunk no more than a share."""
         p = self.problem
         for start in range(0, len(self.past), CHUNK):
-            stop = min(start + CHUNK, len(self.past))
+            stop = start + math.ceil(share * min(CHUNK, len(self.past) - start))
             part = self.past.take(start, stop)
             found = pairs(part, self.as_of_day, p.event_type)
             known = Known.of(found, p.index.rows(found.item), self.as_of_day)
             taste = Taste.of(found, known, stop - start, self.statistics)
             yield Chunk(start, stop, found, known, taste, profile_tokens(part))
+
+    def sample(self) -> Iterator[Chunk]:
+        """Subscribers whose rows the heads learn from: all, or `users_a_date` of them."""
+        p = self.problem
+        everybody = p.workers.sum(np.array([float(len(self.past))]))[0]
+        return self.chunks(min(1.0, p.config.ranker.users_a_date / max(everybody, 1.0)))
 
     @cached_property
     def bags(self) -> sp.csr_matrix:
@@ -163,22 +171,27 @@ class Reference:
         fresh.eliminate_zeros()
         return fresh.tocsr()
 
+    @cached_property
+    def graph(self) -> ItemGraph:
+        """What goes with what."""
+        p = self.problem
+        took = self.bags.astype(bool).astype(np.float32)
+        return ItemGraph.of(took, p.config.tower.dim, p.config.seed, p.workers.sum)
+
     def repeat_rows(self) -> tuple[Floats, Floats]:
-        """Features and labels of all pairs of what subscribers had."""
+        """Features and labels of all pairs of what subscribers of the sample had."""
         features, labels = [], []
-        for c in self.chunks():
+        for c in self.sample():
             features.append(repeat_matrix(c.pairs, c.known, c.taste, self.statistics))
             labels.append(cells(self.labels, c.known.owner + c.start, c.known.row))
         return np.concatenate(features), np.concatenate(labels)
 
-    def explore_rows(self, towers: Towers) -> tuple[Floats, Floats]:
-        """Features [n, c, F] and labels [n, c] of the c new candidates of n subscribers."""
+    def explore_rows(self, retrieval: Retrieval) -> tuple[Floats, Floats]:
+        """Features [n, c, F] and labels [n, c] of the c new candidates of the sample."""
         count = min(self.problem.config.ranker.candidates, self.problem.items)
         features, labels = [], []
-        item = torch.from_numpy(towers.item)
-        for c in self.chunks():
-            users = towers.users(c.pairs, c.known, c.taste, c.tokens)
-            found = retrieve(users, item, towers.bias, c.known, count)
+        for c in self.sample():
+            found = retrieval.find(c.pairs, c.known, c.taste, c.tokens, count)
             owner = np.repeat(np.arange(c.stop - c.start), count)
             rows = explore_matrix(found, c.taste, self.statistics)
             happened = cells(self.labels, owner + c.start, found.row.ravel()) * found.valid.ravel()

@@ -1,9 +1,9 @@
-"""The towers' part of a training run: one epoch a reference date, forward in time.
+"""Stage 1 of a training run: one epoch a reference date, forward in time.
 
 The candidates of a date are collected before the towers see its labels, so that the explore head
-learns from scores as good as those that it will be given, and no better. On each date the towers
-also have to beat their own start, which knows nothing of what was learned; if they do not, the
-corrections are dropped.
+learns from scores as good as those that it will be given, and no better. Ways to retrieve compete
+on these dates: the towers, their own start, and, where nothing repeats, the graph of items. What
+found most is what serves.
 """
 
 import math
@@ -16,7 +16,9 @@ import structlog
 import torch
 from torch import Tensor, nn
 
+from reco.models.item_graph import ItemGraph
 from reco.models.losses import Answers, draw_negatives, full_softmax, sampled_softmax
+from reco.models.retrieval import Retrieval
 from reco.models.towers import Towers
 from reco.models.two_tower import Bags, TwoTower, content_tokens
 from train.problem import Problem, Reference, profile_tokens
@@ -25,11 +27,12 @@ Floats = npt.NDArray[np.float32]
 Rows = tuple[
     Floats, Floats
 ]  # features [subscribers, candidates, F], labels [subscribers, candidates]
+START, LEARNED, GRAPH = WAYS = ("start", "learned", "graph")
 log = structlog.get_logger()
 
 
 class TowerStage:
-    """Trains the towers and collects the rows of the explore head."""
+    """Trains the towers and collects the rows of the explore head, for each way to retrieve."""
 
     name = "towers"
     weight_decay = 0.0
@@ -46,8 +49,7 @@ class TowerStage:
         )
         users = problem.workers.max(np.array([float(len(problem.histories))]))[0]
         self._steps = max(math.ceil(users / self.config.batch), 1)
-        self.learned: list[Rows] = []
-        self.start: list[Rows] = []
+        self.rows: dict[str, list[Rows]] = {way: [] for way in WAYS}
         self.full = self.config.loss == "full" or (
             self.config.loss == "auto" and problem.items <= self.config.full_softmax_items
         )
@@ -66,23 +68,35 @@ class TowerStage:
     def losses(self, epoch: int) -> Iterator[tuple[Tensor, int]]:
         """Collect the rows of a date, then learn from it."""
         reference = self.references[epoch]
-        self.learned.append(reference.explore_rows(self._towers(reference)))
-        self.start.append(reference.explore_rows(self._start(reference)))
+        start = self._start(reference)
+        if not self.problem.repeats:
+            graphed = reference.explore_rows(Retrieval.of(start, reference.graph))
+            self.rows[GRAPH].append(graphed)
+        if epoch and not self.rows[LEARNED]:
+            return  # the graph led on the first date
+        self.rows[START].append(reference.explore_rows(Retrieval.of(start, None)))
+        if self.best() == GRAPH:
+            return
+        learned = Retrieval.of(self._towers(reference), None)
+        self.rows[LEARNED].append(reference.explore_rows(learned))
         if epoch >= self.epochs - self.config.dates:
             seed = (self.problem.config.seed, epoch, self.problem.workers.rank)
             yield from self._pass(reference, np.random.default_rng(seed))
 
-    def finish(self) -> tuple[Towers, list[Rows]]:
-        """The towers as of the end, and the rows that go with them."""
-        if self._corrections_help():
-            return self._towers(self.end), self.learned
-        log.info("the towers keep their start: what they learned did not help on a later date")
-        return self._start(self.end), self.start
+    def finish(self) -> tuple[Towers, ItemGraph | None, list[Rows]]:
+        """Towers and graph as of the end, and the rows that go with them."""
+        best = self.best()
+        log.info("what retrieves new items", best=best)
+        towers = self._towers(self.end) if best == LEARNED else self._start(self.end)
+        return towers, self.end.graph if best == GRAPH else None, self.rows[best]
 
-    def _corrections_help(self) -> bool:
-        """Whether the learned towers found more than their start on dates not yet learned from."""
-        gain = sum(hits(rows) for rows in self.learned) - sum(hits(rows) for rows in self.start)
-        return bool(self.problem.workers.sum(np.array([gain]))[0] > 0)
+    def best(self) -> str:
+        """The way that found most on dates not yet learned from; of equal ones the simplest."""
+        found = np.array([sum(hits(rows) for rows in self.rows[way]) for way in WAYS])
+        dates = np.array([len(self.rows[way]) for way in WAYS])
+        total = self.problem.workers.sum(found.astype(np.float64))
+        total[dates < dates.max()] = -1  # it did not compete on every date
+        return WAYS[int(np.argmax(total))]
 
     def _towers(self, reference: Reference) -> Towers:
         start = reference.spectrum.aligned_to(self.end.spectrum)

@@ -5,6 +5,7 @@
     heads.safetensors      the two heads of the ranker
     statistics.safetensors what was known of the items as of training; segments of cold subscribers
     tower_*.npy            item vectors in a subscriber's bag and as a candidate, and small tables
+    graph.safetensors      which items go together, where that is what retrieves
 
 No pickles. The directory appears at once, complete, by a rename; every file's hash stands in
 config.json.
@@ -25,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 from reco.errors import ModelMismatch, NotFound
 from reco.features.history import LAYOUT
 from reco.models.explore import EXPLORE_FEATURES
+from reco.models.item_graph import ItemGraph
 from reco.models.item_statistics import ItemStatistics
 from reco.models.lookalike import Lookalike
 from reco.models.ranker import Calibration
@@ -68,6 +70,7 @@ class Artifact:
 
     item_ids    n ids, in the order of every row
     heads       weights named "repeat.*" and "explore.*"
+    graph       None where the towers retrieve
     """
 
     config: ModelConfig
@@ -76,6 +79,7 @@ class Artifact:
     towers: Towers
     statistics: ItemStatistics
     lookalike: Lookalike
+    graph: ItemGraph | None = None
 
     def save(self, directory: str) -> None:
         """Write all files; readers see the directory complete or not at all.
@@ -93,6 +97,9 @@ class Artifact:
             f"lookalike.{f.name}": getattr(self.lookalike, f.name) for f in fields(Lookalike)
         }
         save_file(_contiguous({**stats, **segments}), work / "statistics.safetensors")
+        if self.graph:
+            links = {f.name: getattr(self.graph, f.name) for f in fields(ItemGraph)}
+            save_file(_contiguous(links), work / "graph.safetensors")
         for f in fields(Towers):
             np.save(work / f"tower_{f.name}.npy", getattr(self.towers, f.name))
         (work / "items.json").write_text(json.dumps(self.item_ids))
@@ -121,6 +128,7 @@ class Artifact:
         for name in ("repeat_calibration", "explore_calibration"):
             model[name] = Calibration(**model[name] | {"user": tuple(model[name]["user"])})
         arrays = load_file(source / "statistics.safetensors")
+        links = source / "graph.safetensors"
         return cls(
             config=ModelConfig(**model),
             item_ids=json.loads((source / "items.json").read_text()),
@@ -130,6 +138,7 @@ class Artifact:
             ),
             statistics=ItemStatistics(**_named(arrays, "items.")),
             lookalike=Lookalike(**_named(arrays, "lookalike.")),
+            graph=ItemGraph(**load_file(links)) if links.is_file() else None,
         )
 
 

@@ -58,11 +58,20 @@ def retrieve(
     with torch.inference_mode():
         level = torch.from_numpy(bias).to(device)
         logits = torch.addmm(level, torch.from_numpy(users).to(device), items.T)
+        row, best = strongest(logits, known, count)
+    return Candidates(row, best, best - bias[row])
+
+
+def strongest(
+    logits: torch.Tensor, known: Known, count: int
+) -> tuple[npt.NDArray[np.int32], Floats]:
+    """Rows and logits of the best `count` of logits [n, m], without the `known`, best first."""
+    device = logits.device
+    with torch.inference_mode():
         owner, row = torch.from_numpy(known.owner), torch.from_numpy(known.row).long()
         logits[owner.to(device), row.to(device)] = float(NEVER)
-        best, row = largest(logits, min(count, items.shape[0]))
-    rows, retrieval = row.cpu().numpy().astype(np.int32), best.cpu().numpy()
-    return Candidates(rows, retrieval, retrieval - bias[rows])
+        best, at = largest(logits, min(count, logits.shape[1]))
+    return at.cpu().numpy().astype(np.int32), best.cpu().numpy()
 
 
 def largest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

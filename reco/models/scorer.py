@@ -17,10 +17,11 @@ from reco.catalogue import Catalogue, KeyIndex
 from reco.features.history import NO_PROFILING, Histories, cutoff_day
 from reco.features.pairs import Pairs, pairs
 from reco.models.artifact import Artifact
-from reco.models.explore import EXPLORE_FEATURES, NEVER, Candidates, explore_matrix, retrieve
+from reco.models.explore import EXPLORE_FEATURES, Candidates, explore_matrix
 from reco.models.picks import NO, Mask, Picks
 from reco.models.ranker import Head
 from reco.models.repeat import REPEAT_FEATURES, debiased, repeat_matrix
+from reco.models.retrieval import Retrieval
 from reco.models.slates import Reason, Rung, Slates
 from reco.models.taste import Known, Taste
 from reco.tables import item_keys, type_code
@@ -45,7 +46,7 @@ class Scorer:
         self._type = type_code(self.config.target)
         self._towers, self._stats = artifact.towers, artifact.statistics
         self._lookalike = artifact.lookalike
-        self._item = torch.from_numpy(self._towers.item).to(device)
+        self._retrieval = Retrieval.of(self._towers, artifact.graph, device)
         self._scale = float(np.linalg.norm(self._towers.item, axis=1).max(initial=1e-9))
         self._repeat = _head(artifact, "repeat", len(REPEAT_FEATURES))
         self._explore = _head(artifact, "explore", len(EXPLORE_FEATURES))
@@ -92,9 +93,7 @@ class Scorer:
         self, p: Pairs, known: Known, taste: Taste, tokens: Tokens, usable: Mask, count: int
     ) -> Picks:
         """Candidates that are new to each subscriber, by the explore head."""
-        users = self._towers.users(p, known, taste, tokens)
-        bias = np.where(usable, self._towers.bias, NEVER)
-        found = retrieve(users, self._item, bias, known, count)
+        found = self._retrieval.find(p, known, taste, tokens, count, usable)
         owner = np.repeat(np.arange(len(found.row)), found.row.shape[1])
         features = explore_matrix(found, taste, self._stats)
         calibration = self.config.explore_calibration

@@ -23,7 +23,8 @@ OVERSAMPLE: Final = 16
 POWER_ITERATIONS: Final = 4
 
 
-def _alone(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def alone(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The sum over one worker."""
     return x
 
 
@@ -41,7 +42,7 @@ class Spectrum:
     @classmethod
     def of(
         cls, bags: sp.csr_matrix, recent: sp.csr_matrix, dim: int,
-        seed: int = 0, reduce: Reduce = _alone,
+        seed: int = 0, reduce: Reduce = alone,
     ) -> "Spectrum":  # fmt: skip
         """From bags [users, n] (see `bag_weights`) and the 0/1 matrix of recent buyers [users, n].
 
@@ -50,7 +51,7 @@ class Spectrum:
         norm = np.sqrt(reduce(np.asarray(bags.multiply(bags).sum(axis=0)).ravel()))
         column = np.where(norm > 0, 1 / np.sqrt(np.maximum(norm, 1e-9)), 0).astype(np.float32)
         scaled = unit_rows(bags @ sp.diags(column))
-        directions = _right_vectors(scaled, dim, seed, reduce)
+        directions = right_vectors(scaled, dim, seed, reduce)
         directions[:, 0] *= FIRST_DAMPING
         taken = (column[:, None] * directions).astype(np.float32)
         users = unit(bags @ taken)
@@ -81,7 +82,7 @@ def bag_weights(decayed: Floats) -> Floats:
     return np.log1p(4 * decayed).astype(np.float32)
 
 
-def _right_vectors(x: sp.csr_matrix, dim: int, seed: int, reduce: Reduce) -> Floats:
+def right_vectors(x: sp.csr_matrix, dim: int, seed: int, reduce: Reduce) -> Floats:
     """First `dim` right singular vectors [n, dim].
 
     By randomised subspace iteration (Halko et al. 2011).

@@ -1,0 +1,46 @@
+"""Stage 1: candidates that are new to each subscriber, by the towers or by the graph of items.
+
+Training and the Scorer both retrieve by this, so the explore head is given what it learned from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reco.features.pairs import Pairs
+from reco.models.explore import NEVER, Candidates, retrieve, strongest
+from reco.models.item_graph import ItemGraph
+from reco.models.taste import Known, Taste
+from reco.models.towers import Towers
+
+FAINT = np.float32(1e-9)  # score of an item that nothing leads to
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Towers, their item vectors on a device, and the graph where it is what retrieves."""
+
+    towers: Towers
+    item: torch.Tensor
+    graph: ItemGraph | None
+
+    @classmethod
+    def of(cls, towers: Towers, graph: ItemGraph | None, device: str = "cpu") -> "Retrieval":
+        """Ready to find candidates on a device."""
+        return cls(towers, torch.from_numpy(towers.item).to(device), graph)
+
+    def find(
+        self, p: Pairs, known: Known, taste: Taste, tokens: npt.NDArray[np.uint32], count: int,
+        usable: npt.NDArray[np.bool_] | None = None,
+    ) -> Candidates:  # fmt: skip
+        """Up to `count` candidates of each subscriber of a chunk; `usable` masks the items."""
+        users = self.towers.users(p, known, taste, tokens)
+        hidden = np.float32(0) if usable is None else np.where(usable, np.float32(0), NEVER)
+        if self.graph is None:
+            bias = (self.towers.bias + hidden).astype(np.float32)
+            return retrieve(users, self.item, bias, known, count)
+        logits = np.log(np.maximum(self.graph.scores(known, len(users)), FAINT)) + hidden
+        row, best = strongest(torch.from_numpy(logits), known, count)
+        return Candidates(row, best, np.einsum("nd,ncd->nc", users, self.towers.item[row]))
