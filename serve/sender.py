@@ -7,9 +7,9 @@ handed off is never sent again from here: a sender that dies leaves its hand-off
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -19,16 +19,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.delivery import Claim, HandOff, Settled, State, Suppressed
 from reco.campaigns.ledger import LEASE_S, Ledger
-from reco.campaigns.pacing import TokenBucket, next_attempt
 from reco.campaigns.smtp import SmtpPool
-from reco.errors import RecoError, SendDeferred, SendError, SendFailed, SendUncertain
+from reco.errors import RecoError
 from reco.features.history import day_of
 from reco.outcomes.copy_learning import CopyLog
 from reco.outcomes.returned import Delivered, ReturnedMail
 from reco.rules.caps import Caps
-from render.message import return_path
 from serve.chunks import Assembled, Choice, Request, recipient_of
 from serve.metrics import Meters
+from serve.outgoing import Outgoing
 from serve.picking import showing_of
 from serve.rows import lines
 
@@ -40,11 +39,6 @@ SETTLED_AT_ONCE: Final = 64
 IDLE_S: Final = 0.1
 
 Assemble = Callable[[Request], Awaitable[Assembled]]
-STATES: Final[Mapping[type[SendError], State]] = {
-    SendDeferred: State.DEFERRED,
-    SendFailed: State.FAILED,
-    SendUncertain: State.UNCERTAIN,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +71,12 @@ class Sender:
         self._campaign = campaign
         self._spec = campaign.model_dump_json().encode()
         self._choice = Choice.of(campaign)
-        self._domain = campaign.from_email.rpartition("@")[2]
         self._assemble = assemble
         self._ledger = ledger
         self._pool = pool
         self._caps = caps
         self._meters = meters
-        self._started_at = started_at
-        self._rate = TokenBucket(rate_per_s) if rate_per_s else None
+        self._outgoing = Outgoing(campaign, pool, started_at, rate_per_s)
         self._lease_s = lease_s
         self._returned = returned
         self._copy_log = copy_log
@@ -163,7 +155,7 @@ class Sender:
         started = time.perf_counter()
         attempts = {d.user_id: d.attempts + 1 for d in claim.deliveries}
         mine = [i for i, delivery in enumerate(assembled.deliveries) if delivery in ours]
-        sends = [self._send(assembled, i, attempts[assembled.deliveries[i]]) for i in mine]
+        sends = [self._outgoing.send(assembled, i, attempts[assembled.deliveries[i]]) for i in mine]
         settled: list[Settled] = []
         pending: list[Settled] = []
         for send in asyncio.as_completed(sends):
@@ -174,31 +166,6 @@ class Sender:
         await self._settle(claim.fence, pending)
         self._note("smtp", started, len(mine))
         await self._after(assembled, settled + pending)
-
-    async def _send(self, assembled: Assembled, i: int, attempt: int) -> Settled:
-        """One mail, and the state that its delivery is in now."""
-        delivery = assembled.deliveries[i]
-        if self._rate is not None:
-            await self._rate.take()
-        mail_from = return_path(assembled.message_ids[i], self._domain)
-        try:
-            reply = await self._pool.send(mail_from, assembled.addresses[i], assembled.messages[i])
-        except SendError as error:
-            return self._refused(delivery, error, attempt)
-        except Exception as error:
-            log.exception("an unknown error while sending", delivery_state=State.UNCERTAIN.value)
-            return Settled(delivery, State.UNCERTAIN, type(error).__name__)
-        return Settled(delivery, State.ACCEPTED, reply)
-
-    def _refused(self, delivery: str, error: SendError, attempt: int) -> Settled:
-        reply = f"{error.what} {error.why}".strip()
-        state = STATES[type(error)]
-        if state is not State.DEFERRED:
-            return Settled(delivery, state, reply)
-        again = next_attempt(attempt, self._started_at, datetime.now(UTC))
-        if again is None:
-            return Settled(delivery, State.FAILED, f"Given up: {reply}")
-        return Settled(delivery, State.DEFERRED, reply, again)
 
     async def _settle(self, fence: int, outcomes: Sequence[Settled]) -> None:
         if outcomes:

@@ -14,6 +14,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 REPLIES = {
     "MAIL": {"service_not_available": "421 4.3.2 Service not available"},
     "RCPT": {
+        "too_fast": "421 4.7.28 Too fast, try again later",
         "mailbox_busy": "450 4.2.1 Mailbox busy",
         "mailbox_unavailable": "550 5.1.1 No such user",
         "too_many_mails": "452 4.5.3 Too many recipients",

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 
 from reco.campaigns.ledger import Ledger
@@ -239,3 +240,21 @@ async def test_a_dead_address_is_suppressed_while_sending_a_blocked_sender_is_no
         for state, n in post.ledger.counts(post.campaign.id).items()
         if state in ("failed", "accepted")
     }
+
+
+async def test_a_receiver_that_says_too_fast_delays_its_own_mails_only(post, world, smtp_sink):
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "update subscribers set email = user_id || '@gmail.com' where user_id < 'u20' "
+            "and user_id > 'u04'"
+        )
+    for n in range(5, 20):
+        smtp_sink.fault("too_fast", recipient=f"u{n:02d}@gmail.com")
+    counts = await post.send_all()
+
+    assert counts["deferred"] == 15
+    assert counts["accepted"] == len(MAILED) - 15
+    assert not [m for m in smtp_sink.messages if m.rcpt_to.endswith("@gmail.com")]
+    deferred = post.ledger.rows(post.campaign.id).filter(pl.col("state") == "deferred")
+    held = deferred["reply"].str.starts_with("Held back").sum()
+    assert held + deferred["reply"].str.contains("421").sum() == 15

@@ -34,6 +34,7 @@ OTHER = "other"  # the segment of whoever no rule names
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 # Goes into a header of the mail: one line, so that nothing can be smuggled in.
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=500)]
+Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -188,6 +189,9 @@ class Campaign(Strict):
     connections: int = Field(8, ge=1, le=256, description="SMTP connections of each sender")
     messages_per_connection: int = Field(100, ge=1)
     rate_per_s: float | None = Field(None, gt=0, description="mails/s to the relay, all senders")
+    operator_rates: dict[Literal["gmail", "microsoft", "yahoo", "apple", "other"], Rate] = Field(
+        {}, description="mails/s of each sender to all domains of a large receiver"
+    )
     limits: Limits = Limits()
 
     @field_validator("locale")

@@ -1,0 +1,91 @@
+"""One mail on its way: the pace of its receiver, the relay, and the state that it is in then.
+
+Raises nothing: whatever happens to a mail is the state of its delivery.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.delivery import Settled, State
+from reco.campaigns.operators import MOST_WAIT_S, Pace, Paces, is_throttled
+from reco.campaigns.pacing import RETRY_UNTIL, TokenBucket, next_attempt
+from reco.campaigns.smtp import SmtpPool
+from reco.errors import SendDeferred, SendError, SendFailed, SendUncertain
+from reco.outcomes.verdicts import Kind, Refusal, judge
+from render.message import return_path
+from serve.chunks import Assembled
+
+log = structlog.get_logger()
+
+STATES: Final[Mapping[type[SendError], State]] = {
+    SendDeferred: State.DEFERRED,
+    SendFailed: State.FAILED,
+    SendUncertain: State.UNCERTAIN,
+}
+
+
+class Outgoing:
+    """Sends the mails of one campaign through one pool; lives in one event loop."""
+
+    def __init__(
+        self, campaign: Campaign, pool: SmtpPool, started_at: datetime, rate_per_s: float | None
+    ) -> None:
+        self._pool = pool
+        self._started_at = started_at
+        self._domain = campaign.from_email.rpartition("@")[2]
+        self._paces = Paces({str(name): rate for name, rate in campaign.operator_rates.items()})
+        self._rate = TokenBucket(rate_per_s) if rate_per_s else None
+
+    async def send(self, assembled: Assembled, i: int, attempt: int) -> Settled:
+        """One mail, and the state that its delivery is in now."""
+        delivery = assembled.deliveries[i]
+        pace = self._paces.of(assembled.addresses[i])
+        if held := await self._held_back(delivery, pace):
+            return held
+        mail_from = return_path(assembled.message_ids[i], self._domain)
+        try:
+            reply = await self._pool.send(mail_from, assembled.addresses[i], assembled.messages[i])
+        except SendError as error:
+            return self._refused(delivery, error, attempt, pace)
+        except Exception as error:
+            log.exception("an unknown error while sending", delivery_state=State.UNCERTAIN.value)
+            return Settled(delivery, State.UNCERTAIN, type(error).__name__)
+        pace.accepted()
+        return Settled(delivery, State.ACCEPTED, reply)
+
+    async def _held_back(self, delivery: str, pace: Pace) -> Settled | None:
+        """Wait for a place; a mail to an operator that is left alone comes back later."""
+        if (hold_s := pace.hold_s()) > 0:
+            return self._later(delivery, hold_s, "Held back: the receiver said it was too fast")
+        if self._rate is not None:
+            await self._rate.take()
+        if (wait_s := pace.reserve()) > MOST_WAIT_S:
+            return self._later(delivery, wait_s, "Held back: the pace to this receiver")
+        await asyncio.sleep(wait_s)
+        return None
+
+    def _later(self, delivery: str, wait_s: float, why: str) -> Settled:
+        again = datetime.now(UTC) + timedelta(seconds=wait_s)
+        if again > self._started_at + RETRY_UNTIL:
+            return Settled(delivery, State.FAILED, f"Given up: {why}")
+        return Settled(delivery, State.DEFERRED, why, again)
+
+    def _refused(self, delivery: str, error: SendError, attempt: int, pace: Pace) -> Settled:
+        reply = f"{error.what} {error.why}".strip()
+        state = STATES[type(error)]
+        ours = state is State.FAILED and judge(Refusal.of(error.why)) is Kind.POLICY
+        if ours and pace.refused_by_policy():
+            log.warning("a receiver refuses us by policy and is left alone", why=error.why)
+        if state is not State.DEFERRED:
+            return Settled(delivery, state, reply)
+        if is_throttled(error.why):
+            return self._later(delivery, pace.throttled(), reply)
+        again = next_attempt(attempt, self._started_at, datetime.now(UTC))
+        if again is None:
+            return Settled(delivery, State.FAILED, f"Given up: {reply}")
+        return Settled(delivery, State.DEFERRED, reply, again)
