@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
 from reco.campaigns.ledger import Ledger
-from reco.embedded import Services
+from reco.embedded import Services, connect_redis
+from reco.events.lake import Lake
 from reco.outcomes.bots import TRAP_SLOT
 from render.links import Link, LinkKind, LinkSigner
 from serve.readers import EVENT_STREAM
 from tests.serving import running_app
 from tests.small_world import POPULAR, SUPPRESSED, TRACKED, World, campaign, small_world
+from tests.streams import consumer, drain
 
 pytestmark = pytest.mark.ray
 
@@ -212,3 +215,21 @@ def test_openapi_is_published(client):
 
     assert {"/v1/recommend", "/v1/preview", "/v1/send", "/v1/campaigns"} <= spec["paths"].keys()
     assert not any(path.startswith(("/c/", "/o/", "/u/")) for path in spec["paths"])
+
+
+def test_what_was_bought_a_moment_ago_is_not_recommended_any_more(client, services):
+    def picked() -> list[str]:
+        asked = {"users": ["u39"], "k": 3, "rules": {"seen": "drop"}}
+        (user,) = client.post("/v1/recommend", json=asked).json()["users"]
+        return [pick["item_id"] for pick in user["picks"]]
+
+    before, now = picked(), datetime.now(UTC)
+    bought = {"event_id": "b", "user_id": "u39", "type": "purchase", "item_id": before[0]}
+
+    answer = client.post("/v1/events", json=[bought])
+    store = connect_redis(services.redis_url)
+    drain(consumer(Lake(services.lake), store, services.bus_url, now=now))
+
+    assert 202 == answer.status_code
+    assert before[1:] == picked()[:2]
+    assert 401 == client.post("/v1/events", headers={"Authorization": "Bearer no"}).status_code

@@ -29,6 +29,7 @@ from reco.terminal import Report
 
 TOLERANCE: Final = 1e-6  # of a feature, relative above 1
 EXAMPLES: Final = 20
+EXAMPLES_EACH: Final = 2  # of one user
 CHUNK: Final = 4_096  # users compared at once
 ATTEMPTS: Final = 5  # to find a bucket at rest
 PROFILE: Final = "profile"
@@ -63,12 +64,12 @@ class Verification:
         self.compared += len(users)
         self.differing += int(wrong.any(axis=1).sum())
         self.largest = max(self.largest, float(np.nanmax(gap, initial=0.0)))
-        for i, j in np.argwhere(wrong).tolist():
-            name = USER_FEATURES[j].name
-            self.features[name] += 1
-            if len(self.examples) < EXAMPLES:
+        for i in np.flatnonzero(wrong.any(axis=1)).tolist():
+            columns = np.flatnonzero(wrong[i]).tolist()
+            self.features.update(USER_FEATURES[j].name for j in columns)
+            for j in columns[: min(EXAMPLES_EACH, EXAMPLES - len(self.examples))]:
                 values = (float(online[i, j]), float(offline[i, j]))
-                self.examples.append(Difference(users[i], name, *values))
+                self.examples.append(Difference(users[i], USER_FEATURES[j].name, *values))
 
 
 def verify(
