@@ -11,7 +11,7 @@ from reco.events.lake import Lake
 from reco.tables import RECOMMENDATIONS
 from tests.model_world import DAY, START, artifact_of, catalogue_of, small_lake
 from train import recommend
-from train.offers import read_ids, read_offers
+from train.offers import rank_offers, read_ids, read_offers
 
 CATALOGUE = catalogue_of(400)
 CUT = START + timedelta(days=DAY)
@@ -85,19 +85,45 @@ def test_only_the_items_and_users_that_were_asked_for(
     assert not set(mine["item_id"]) & set(history["item_id"])
 
 
-def test_offers_are_ranked_by_the_items_in_them(
+def test_offers_are_ranked_by_what_the_subscriber_takes_of_them(
     question: recommend.Question, tmp_path: Path
 ) -> None:
-    recommend.run(question, ["u007"], tmp_path / "items.parquet", quiet)
-    best = pl.read_parquet(tmp_path / "items.parquet")["item_id"].to_list()
-    held = [best[9], best[0], best[1], "unknown"]
-    offers = pl.DataFrame({"offer_id": ["poor", "rich", "rich", "none"], "item_id": held})
-    asked = recommend.Question(question.lake, None, question.directory, 3, CUT, offers=offers)
+    mine = question.lake.events(before=CUT).filter(pl.col("user_id") == "u007").collect()
+    had = mine["item_id"].unique().sort().to_list()
+    never = [item for item in CATALOGUE.item_ids.tolist() if item not in had]
+    held = [had[0], had[1], had[2], never[0], "unknown"]
+    offers = pl.DataFrame({"offer_id": ["two", "two", "one", "new", "none"], "item_id": held})
+    asked = recommend.Question(question.lake, None, question.directory, 4, CUT, offers=offers)
 
     recommend.run(asked, ["u007"], tmp_path / "offers.parquet", quiet)
 
     ranked = pl.read_parquet(tmp_path / "offers.parquet")
-    assert ranked["item_id"].to_list() == ["rich", "poor", "none"]
+    assert ranked["item_id"].to_list() == ["two", "one", "new", "none"]
+    assert ranked["score"].is_between(0, 1).all()
+
+
+def test_an_offer_that_everybody_takes_says_less_of_one_subscriber() -> None:
+    offers = pl.DataFrame({"offer_id": ["a", "b"], "item_id": ["x", "y"], "taken": [5_000, 50]})
+    had = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["x", "y"], "count": [3, 3]})
+    scores = {"score": [0.5, 0.2], "reason": ["repeat", "category"]}
+    items = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["x", "y"]} | scores)
+
+    ranked = rank_offers(items, had, offers, ["u", "v"], 2)
+
+    assert ranked.filter(pl.col("user_id") == "u")["item_id"].to_list() == ["b", "a"]
+    assert ranked.filter(pl.col("user_id") == "v")["item_id"].to_list() == ["a", "b"]  # popular
+    assert ranked["reason"].to_list() == ["category", "repeat", "popular", "popular"]
+
+
+def test_the_chance_of_an_offer_is_that_of_any_of_its_items() -> None:
+    offers = pl.DataFrame({"offer_id": ["a", "a"], "item_id": ["x", "y"], "taken": [9, 9]})
+    scores = {"score": [0.5, 0.2], "reason": ["repeat", "category"]}
+    items = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["x", "y"]} | scores)
+    nothing = pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String, "count": pl.UInt32})
+
+    ranked = rank_offers(items, nothing, offers, ["u"], 2)
+
+    assert ranked["score"].to_list() == pytest.approx([0.6])
 
 
 def test_items_that_nobody_knows_are_refused(question: recommend.Question, tmp_path: Path) -> None:

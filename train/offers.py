@@ -1,41 +1,65 @@
 """What `reco recommend` is asked by files: users, items, offers, and how offers are ranked."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
 from reco.errors import InputError
+from reco.events.lake import Lake
+
+PRIOR: Final = 100.0  # imagined events of an offer: rare ones do not win by a single purchase
+
+
+def weigh(offers: pl.DataFrame, lake: Lake, as_of: datetime, target: str) -> pl.DataFrame:
+    """The rows of `read_offers` with `taken`: how often all items of the offer were, by anybody."""
+    events = lake.events(before=as_of, columns=["type", "item_id"])
+    counts = (
+        events.filter(pl.col("type") == target).group_by("item_id").agg(pl.len().alias("taken"))
+    )
+    return offers.join(counts.collect(), on="item_id", how="left").with_columns(
+        pl.col("taken").sum().over("offer_id")
+    )
 
 
 def rank_offers(
-    items: pl.DataFrame, offers: pl.DataFrame, names: Sequence[str], k: int
+    items: pl.DataFrame, had: pl.DataFrame, offers: pl.DataFrame, names: Sequence[str], k: int
 ) -> pl.DataFrame:
-    """Offers by the expected number of their items that a subscriber takes.
+    """Offers by how much more than others a subscriber takes of their items.
 
-    The reason is that of the best item.
+    items   tables.RECOMMENDATIONS of the offers' items
+    had     user_id, item_id, count: what subscribers took
+    offers  see `weigh`
 
-    Offers of which nobody's item was scored stand last, in the order of their overall value.
+    An offer is used by those who take its items often, and less where everybody does, since they
+    need no offer: count / sqrt(taken + PRIOR), which is the cosine of subscriber and offer, drawn
+    towards the plain count where little is known. Equal ones go by the probability that any of
+    their items is taken, 1 - prod(1 - p), which is the score; the reason is that of the best item.
     """
-    pairs = items.join(offers, on="item_id").group_by("user_id", "offer_id").agg(
-        pl.col("score").sum(), pl.col("reason").sort_by("score").last()
+    chance = 1 - (1 - pl.col("score").cast(pl.Float64).clip(0, 1 - 1e-9)).log().sum().exp()
+    likely = items.join(offers, on="item_id").group_by("user_id", "offer_id").agg(
+        chance.alias("chance"), pl.col("reason").sort_by("score").last()
     )  # fmt: skip
-    overall = pairs.group_by("offer_id").agg(pl.col("score").sum().alias("overall"))
+    closeness = pl.col("count").sum() / (pl.col("taken").first() + PRIOR).sqrt()
+    close = had.join(offers, on="item_id").group_by("user_id", "offer_id").agg(
+        closeness.alias("closeness")
+    )  # fmt: skip
     every = pl.DataFrame({"user_id": list(names)}, schema={"user_id": pl.String}).join(
-        offers.select("offer_id").unique(), how="cross"
+        offers.group_by("offer_id").agg(pl.col("taken").first()), how="cross"
     )
+    key = ["user_id", "offer_id"]
+    order = ["closeness", "chance", "taken"]
     ranked = (
-        every.join(pairs, on=["user_id", "offer_id"], how="left")
-        .join(overall, on="offer_id", how="left")
-        .with_columns(
-            pl.col("score", "overall").fill_null(0.0), pl.col("reason").fill_null("popular")
-        )
-        .sort("user_id", "score", "overall", "offer_id", descending=[False, True, True, False])
+        every.join(likely, on=key, how="left")
+        .join(close, on=key, how="left")
+        .with_columns(pl.col(order).fill_null(0), pl.col("reason").fill_null("popular"))
+        .sort("user_id", *order, "offer_id", descending=[False, True, True, True, False])
         .with_columns((pl.int_range(pl.len()).over("user_id") + 1).cast(pl.Int32).alias("rank"))
         .filter(pl.col("rank") <= k)
     )
-    # A sum over items is no probability; it stays one for offers of a single item.
-    score = pl.col("score").clip(0, 1).cast(pl.Float32)
+    score = pl.col("chance").cast(pl.Float32).alias("score")
     return ranked.select("user_id", pl.col("offer_id").alias("item_id"), "rank", score, "reason")
 
 

@@ -9,7 +9,7 @@ import pickle
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from reco.errors import InputError
 from reco.events.lake import Lake
 from reco.features.history import from_events
 from reco.features.profile import profiles_of
+from reco.models.artifact import Artifact
 from reco.models.registry import require_champion
 from reco.models.scorer import Scorer
 from reco.models.slates import Reason, Slates
@@ -34,7 +35,7 @@ from reco.subscribers.store import SubscriberStore
 from reco.tables import RECOMMENDATIONS, user_bucket
 from reco.terminal import Report
 from train.examples import COLUMNS, open_store, subscribers, subscribers_of
-from train.offers import rank_offers, read_ids, read_offers
+from train.offers import rank_offers, read_ids, read_offers, weigh
 
 CHUNK: Final = 256
 OFFER_DEPTH: Final = 2_000  # items scored to rank offers that hold many
@@ -58,7 +59,7 @@ class Question:
     """What every task shares.
 
     items   only these; None for all
-    offers  rows offer_id, item_id: offers are ranked instead, each by the sum over its items
+    offers  rows offer_id, item_id: offers are ranked instead (offers.rank_offers)
     """
 
     lake: Lake
@@ -110,7 +111,7 @@ def run(
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Answerer,  # type: ignore[arg-type]  # a callable class
         fn_constructor_args=(question.lake, question.directory, users == "all"),
-        fn_args=([ray.put(question)],),  # in a list, or Ray would copy what is behind it
+        fn_args=([ray.put(_weighed(question))],),  # in a list, or Ray would copy what is behind it
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(rows)),
     )
     parts: dict[int, pl.DataFrame] = {}
@@ -180,9 +181,11 @@ def answer(
         )
         parts.append(as_rows(slates, names[start:stop], catalogue))
     table = pl.concat(parts)
-    return (
-        table if question.offers is None else rank_offers(table, question.offers, names, question.k)
-    )
+    if question.offers is None:
+        return table
+    had = events.filter(pl.col("type") == scorer.config.target)
+    counts = had.group_by("user_id", "item_id").agg(pl.len().alias("count"))
+    return rank_offers(table, counts, question.offers, names, question.k)
 
 
 def mask(question: Question, catalogue: Catalogue) -> npt.NDArray[np.bool_] | None:
@@ -221,6 +224,14 @@ def write(table: pl.DataFrame, out: Path) -> None:
     work = out.with_name(f".{out.name}.part")
     pq.write_table(arrow, work, compression="zstd")
     work.replace(out)
+
+
+def _weighed(question: Question) -> Question:
+    """The question with its offers weighed by how often they are taken."""
+    if question.offers is None:
+        return question
+    target = Artifact.load(question.directory).config.target
+    return replace(question, offers=weigh(question.offers, question.lake, question.as_of, target))
 
 
 def _by_bucket(question: Question, users: Sequence[str] | str) -> list[list[str]]:
