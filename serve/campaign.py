@@ -127,7 +127,12 @@ def start(store: CampaignStore, campaign: Campaign) -> datetime:
     """
     stored = store.create(campaign)
     if stored.state is not CampaignState.RUNNING:
-        stored = store.move(campaign.id, CampaignState.RUNNING)
+        try:
+            stored = store.move(campaign.id, CampaignState.RUNNING)
+        except Conflict:  # another driver started it between the two calls
+            stored = store.get(campaign.id)
+            if stored.state is not CampaignState.RUNNING:
+                raise
     return stored.started_at or datetime.now(UTC)
 
 

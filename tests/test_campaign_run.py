@@ -138,8 +138,9 @@ def test_pause_stops_it_and_resume_finishes_the_rest(mail_to, smtp_sink, world):
             paused.append(done)
             store.move("held", CampaignState.PAUSED, "by hand")
 
-    first = run(campaign("held"), mail_to, senders=1, progress=pause)
-    second = run(campaign("held"), mail_to, senders=1)
+    slow = campaign("held", rate_per_s=400)  # the operator is quicker than the sender
+    first = run(slow, mail_to, senders=1, progress=pause)
+    second = run(slow, mail_to, senders=1)
 
     assert (first.state, first.note) == ("paused", "by hand")
     assert first.open > 0

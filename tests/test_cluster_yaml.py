@@ -67,7 +67,7 @@ def test_the_image_holds_the_ray_that_is_pinned():
 
 def test_the_example_environment_names_settings_that_exist():
     names = re.findall(
-        r"^RECO_(\w+)=", (ROOT / "configs" / "reco.env.example").read_text(), re.MULTILINE
+        r"^(?:# )?RECO_(\w+)=", (ROOT / "configs" / "reco.env.example").read_text(), re.MULTILINE
     )
 
     assert {name.lower() for name in names} == set(Settings.model_fields) - {"home"}
