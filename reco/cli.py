@@ -4,6 +4,7 @@ A command opens the services, calls one function and prints one summary. Heavy i
 the commands, so that `reco --help` is instant.
 """
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import click
 
 from reco.campaign_cli import campaign, monitoring, preview, report
 from reco.command import AS_OF, FILE, OUT, command
+from reco.errors import NotFound
 from reco.mail_cli import bounces, subscribers, template
 from reco.stream_cli import stream
 from reco.terminal import Terminal
@@ -160,13 +162,23 @@ def serve_(terminal: Terminal, config: Path) -> None:
 @click.argument("names", nargs=-1)
 def bench(terminal: Terminal, names: tuple[str, ...]) -> None:
     """The benchmarks of this checkout, peers beside us in one run."""
-    import runpy
+    import os
+    import subprocess
 
-    folder = Path(__file__).resolve().parent.parent / "tests" / "bench"
-    for script in sorted(folder.glob("bench_*.py")):
-        if not names or script.stem.removeprefix("bench_") in names:
-            terminal.say(f"[bold]{script.name}[/]")
-            runpy.run_path(str(script), run_name="__main__")
+    root = Path(__file__).resolve().parent.parent
+    scripts = {p.stem.removeprefix("bench_"): p for p in root.glob("tests/bench/bench_*.py")}
+    if unknown := sorted(set(names) - scripts.keys()):
+        raise NotFound(
+            f"There is no benchmark {', '.join(unknown)}.",
+            f"{root / 'tests/bench'} holds: {', '.join(sorted(scripts)) or 'none'}.",
+            "Name one of those, or none for all; an installed wheel has no benchmarks.",
+        )
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    for name in names or sorted(scripts):
+        terminal.say(f"[bold]{name}[/]")
+        done = subprocess.run([sys.executable, scripts[name]], cwd=root, env=environment)
+        if done.returncode:
+            sys.exit(done.returncode)
 
 
 if __name__ == "__main__":
