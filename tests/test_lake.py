@@ -401,3 +401,20 @@ def test_landing_knows_what_another_process_appended(lake: Lake) -> None:
 
     assert [] == lake.land(events(100), known)
     assert [] == lake.land(events(100), KnownIds())
+
+
+def test_a_stream_takes_swallowed_files_away_once_in_a_while(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files() -> int:
+        return len([*Path(lake.path("events")).rglob("*.parquet")])
+
+    monkeypatch.setattr("reco.events.append.GRACE_S", -1.0)
+    known = KnownIds()
+    for first in range(0, 200, 50):
+        lake.land(events(50, first=first, users=1), known)
+    kept = files()
+    monkeypatch.setattr("reco.events.append.SWEEP_S", 0.0)
+    lake.land(events(50, first=200, users=1), known)
+
+    assert kept > len(visible_files(lake)) == files()

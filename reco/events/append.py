@@ -22,6 +22,7 @@ from reco.tables import EVENTS, user_bucket
 ORDER: Final = ("user_id", "timestamp", "event_id")  # total: no order depends on files
 SPILL_ROWS: Final = 1_000_000  # rows held before they go to staging files, about 250 MB
 GRACE_S: Final = 3600.0  # a file that is not listed any more stays so long for its last readers
+SWEEP_S: Final = 60.0  # between two looks for such files, in a stream
 # Columns of nearly distinct values gain nothing from a dictionary.
 DICTIONARY: Final = [name for name in EVENTS.names if name not in ("event_id", "timestamp")]
 
@@ -102,8 +103,10 @@ class Writer:
                 for part in written:
                     self._files.filesystem.delete_file(self._files.path(part.path))
                 raise
-            self._files.sweep("events", after.paths(), GRACE_S)
-            self._files.sweep("staging", set(), GRACE_S)
+            # A stream appends several times a second; looking at every file each time would cost.
+            if self._known is None or self._files.sweep_is_due(SWEEP_S):
+                self._files.sweep("events", after.paths(), GRACE_S)
+                self._files.sweep("staging", set(), GRACE_S)
         new = after.rows() - before.rows()
         return Appended(new, self._rows - new)
 

@@ -28,6 +28,7 @@ class Files:
         """Open the root, made when missing; raises ConfigError when it cannot be used."""
         self.filesystem, self.root = _open(root)
         self.is_local = isinstance(self.filesystem, pyarrow.fs.LocalFileSystem)
+        self._swept_at = 0.0
 
     def path(self, *parts: str) -> str:
         """Path below the root, as `filesystem` wants it."""
@@ -91,6 +92,14 @@ class Files:
                 filesystem=self.filesystem,
             )
         )
+
+    def sweep_is_due(self, every_s: float) -> bool:
+        """Whether nothing was swept by this object for so long; asking counts as sweeping."""
+        now = time.monotonic()
+        is_due = now > self._swept_at + every_s
+        if is_due:
+            self._swept_at = now
+        return is_due
 
     def sweep(self, folder: str, keep: set[str], grace_s: float) -> None:
         """Delete what is neither in `keep` nor younger than `grace_s`: Parquet files and drafts."""
