@@ -20,6 +20,7 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.delivery import Claim, HandOff, Settled, State, Suppressed
 from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.smtp import SmtpPool
+from reco.campaigns.warmup import Quota
 from reco.errors import RecoError
 from reco.features.history import day_of
 from reco.outcomes.copy_learning import CopyLog
@@ -67,6 +68,7 @@ class Sender:
         lease_s: float = LEASE_S,
         returned: ReturnedMail | None = None,
         copy_log: CopyLog | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self._campaign = campaign
         self._spec = campaign.model_dump_json().encode()
@@ -80,6 +82,7 @@ class Sender:
         self._lease_s = lease_s
         self._returned = returned
         self._copy_log = copy_log
+        self._quota = quota
         self._stopping = asyncio.Event()
         self.timings: list[Timing] = []
 
@@ -96,16 +99,20 @@ class Sender:
                     done, chunks = await asyncio.wait(chunks, return_when="FIRST_COMPLETED")
                     _raise_first(done)
                     continue  # who was told to stop meanwhile claims nothing more
-                claim = await asyncio.to_thread(
-                    self._ledger.claim, self._campaign.id, CHUNK, self._lease_s
-                )
-                if len(claim):
+                claim = await asyncio.to_thread(self._claim)
+                if claim is not None and len(claim):
                     chunks.add(asyncio.create_task(self.send_chunk(claim)))
                 else:
                     await asyncio.sleep(IDLE_S)
         finally:
             results = await asyncio.gather(*chunks, return_exceptions=True)
         _raise(results)
+
+    def _claim(self) -> Claim | None:
+        """A chunk, as far as today's quota reaches; None when it is used up."""
+        left = self._quota.left() if self._quota else None
+        limit = CHUNK if left is None else min(CHUNK, left)
+        return self._ledger.claim(self._campaign.id, limit, self._lease_s) if limit else None
 
     async def send_chunk(self, claim: Claim) -> None:
         """Send what a claim holds; every delivery of it ends in a state or goes back."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.smtp import SmtpPool
+from reco.campaigns.warmup import Quota
 from reco.outcomes.copy_learning import CopyLog
 from reco.rules.caps import Caps
 from serve.graph import Graph
@@ -51,6 +52,7 @@ async def open_sender(
                 rate_per_s=order.rate_per_s,
                 lease_s=order.lease_s,
                 returned=returned_mail_of(stores),
+                quota=Quota(campaign.warm_up, stores.engine) if campaign.warm_up else None,
                 copy_log=CopyLog(stores.engine),
             )
 

@@ -4,7 +4,7 @@ Takes configs/campaigns/*.yaml or the JSON of POST /v1/campaigns, gives a frozen
 """
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,6 +141,15 @@ class Window(Strict):
         return min(ends, default=None)
 
 
+class WarmUp(Strict):
+    """A new sending domain: so many mails a day at most, from all campaigns together."""
+
+    starts_on: date
+    per_day: tuple[int, ...] = Field(
+        (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 75_000), min_length=1
+    )
+
+
 class Limits(Strict):
     """Preflight: a campaign beyond one of these is not sent."""
 
@@ -192,6 +201,7 @@ class Campaign(Strict):
     operator_rates: dict[Literal["gmail", "microsoft", "yahoo", "apple", "other"], Rate] = Field(
         {}, description="mails/s of each sender to all domains of a large receiver"
     )
+    warm_up: WarmUp | None = Field(None, description="daily quota of a new sending domain")
     limits: Limits = Limits()
 
     @field_validator("locale")
