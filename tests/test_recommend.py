@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from reco.errors import InputError
 from reco.events.lake import Lake
@@ -65,6 +67,19 @@ def test_what_comes_later_changes_no_byte(question: recommend.Question, tmp_path
     recommend.run(changed, "all", tmp_path / "two.parquet", quiet)
 
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_a_time_before_the_models_own_is_warned_of(
+    question: recommend.Question, tmp_path: Path
+) -> None:
+    earlier = replace(question, as_of=CUT - timedelta(days=1))
+
+    with capture_logs() as logs:
+        recommend.run(earlier, ["u007"], tmp_path / "recs.parquet", quiet)
+        recommend.run(question, ["u007"], tmp_path / "recs.parquet", quiet)
+
+    warnings = [line["event"] for line in logs if line["log_level"] == "warning"]
+    assert warnings == ["the model has learned from events after --as-of"]
 
 
 def test_only_the_items_and_users_that_were_asked_for(

@@ -20,14 +20,15 @@ import polars as pl
 import pyarrow.parquet as pq
 import ray
 import ray.data
+import structlog
 
 from reco.catalogue import Catalogue
 from reco.embedded import Services, connect_redis
 from reco.errors import InputError
 from reco.events.lake import Lake
-from reco.features.history import from_events
+from reco.features.history import cutoff_day, from_events
 from reco.features.profile import profiles_of
-from reco.models.artifact import Artifact
+from reco.models.artifact import read_config
 from reco.models.registry import require_champion
 from reco.models.scorer import Scorer
 from reco.models.slates import Reason, Slates
@@ -39,6 +40,7 @@ from train.offers import rank_offers, read_ids, read_offers, weigh
 
 CHUNK: Final = 256
 OFFER_DEPTH: Final = 2_000  # items scored to rank offers that hold many
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,9 @@ def run(
     Raises NotFound without a model, InputError when none of the items is known.
     """
     began = time.perf_counter()
+    if cutoff_day(question.as_of) < read_config(question.directory).as_of_day:
+        # Its histories end in time, but what the model knows of the items does not.
+        log.warning("the model has learned from events after --as-of", as_of=question.as_of)
     rows = [
         {"bucket": bucket, "users": ids} for bucket, ids in enumerate(_by_bucket(question, users))
     ]
@@ -230,7 +235,7 @@ def _weighed(question: Question) -> Question:
     """The question with its offers weighed by how often they are taken."""
     if question.offers is None:
         return question
-    target = Artifact.load(question.directory).config.target
+    target = read_config(question.directory).target
     return replace(question, offers=weigh(question.offers, question.lake, question.as_of, target))
 
 

@@ -122,15 +122,11 @@ class Artifact:
 
         Raises NotFound without one, ModelMismatch when it does not fit this program.
         """
-        source = Path(directory)
-        check_model(directory)
-        model = json.loads((source / "config.json").read_text())["model"]
-        for name in ("repeat_calibration", "explore_calibration"):
-            model[name] = Calibration(**model[name] | {"user": tuple(model[name]["user"])})
+        source, config = Path(directory), read_config(directory)
         arrays = load_file(source / "statistics.safetensors")
         links = source / "graph.safetensors"
         return cls(
-            config=ModelConfig(**model),
+            config=config,
             item_ids=json.loads((source / "items.json").read_text()),
             heads=load_file(source / "heads.safetensors"),
             towers=Towers(
@@ -147,6 +143,18 @@ def feature_hash() -> str:
     settings = [f.name for f in fields(ModelConfig)]
     agreed = [LAYOUT, REPEAT_FEATURES, EXPLORE_FEATURES, USER_COLUMNS, settings]
     return xxhash.xxh3_64_hexdigest(json.dumps(agreed).encode())
+
+
+def read_config(directory: str) -> ModelConfig:
+    """What the model in a directory was trained for, without its matrices.
+
+    Raises NotFound without one, ModelMismatch when it does not fit this program.
+    """
+    check_model(directory)
+    model = json.loads((Path(directory) / "config.json").read_text())["model"]
+    for name in ("repeat_calibration", "explore_calibration"):
+        model[name] = Calibration(**model[name] | {"user": tuple(model[name]["user"])})
+    return ModelConfig(**model)
 
 
 def check_model(directory: str) -> None:
