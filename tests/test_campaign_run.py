@@ -49,9 +49,14 @@ def client(ray_cluster, services: Services, world: World) -> Iterator[httpx.Clie
 
 
 @pytest.fixture
-def mail_to(client, services: Services, smtp_sink: SmtpSink) -> Services:
-    """The services, with the recording relay instead of the outbox."""
-    return replace(services, smtp_url=smtp_sink.url)
+def mail_to(client, services: Services, smtp_sink: SmtpSink, world: World) -> Iterator[Services]:
+    """The services, with the recording relay instead of the outbox.
+
+    Whoever was suppressed by a refusal of that relay is forgotten for the next test.
+    """
+    yield replace(services, smtp_url=smtp_sink.url)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("delete from suppressions where reason = 'hard_bounce'")
 
 
 def arrived(sink: SmtpSink) -> Counter[str]:
