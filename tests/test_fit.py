@@ -144,6 +144,18 @@ def contents(directory: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
 
 
+@pytest.mark.slow
+def test_two_workers_learn_what_one_does(
+    trained: fit.FitSummary, services: Services, shop: Lake
+) -> None:
+    plan = prepare(QUICK.model_copy(update={"workers": 2}), services, shop, CUT, quiet)
+
+    fit.fit(plan.job, "two workers", quiet)
+
+    ndcg = fit.gate(plan, None, quiet).table["model"]["ndcg"]
+    assert ndcg == pytest.approx(trained.table["model"]["ndcg"], abs=0.01)  # of few subscribers
+
+
 def test_what_comes_later_changes_no_example(ray_cluster: None, shop: Lake, tmp_path: Path) -> None:
     """Same examples and seed, same model: a run learns nothing from after its time."""
     as_of = CUT - timedelta(days=28)
