@@ -61,6 +61,14 @@ class Services:
         embedded = self.mlflow_uri == _embedded_mlflow(self.home)
         return str(self.home / "mlartifacts") if embedded else None
 
+    def pointers(self) -> dict[str, str]:
+        """RECO_* without a secret in it: fit for what a cluster writes into its logs."""
+        return {
+            "RECO_HOME": str(self.home),
+            "RECO_LAKE": self.lake,
+            "RECO_PUBLIC_URL": self.public_url,
+        }
+
     def environment(self) -> dict[str, str]:
         """RECO_* for child processes and Ray workers: there `open_services` starts nothing."""
         values = {

@@ -60,7 +60,7 @@ def run_config(path: Path, services: Services) -> None:
     config = read_config(path)
     for app in config["applications"]:
         app["args"] = {"home": str(services.home)} | (app.get("args") or {})
-        app["runtime_env"] = {"env_vars": services.environment()} | (app.get("runtime_env") or {})
+        app["runtime_env"] = {"env_vars": services.pointers()} | (app.get("runtime_env") or {})
     http = config.get("http_options") or {}
     serve.start(http_options={"host": LOOPBACK} | http)
     client = get_global_client()

@@ -32,7 +32,10 @@ class Shell:
     home: Path
 
     def run(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"RECO_HOME": str(self.home)}
+        environment = os.environ | {
+            "RECO_HOME": str(self.home),
+            "RAY_TMPDIR": str(self.home.parent / "ray"),
+        }
         return subprocess.run(
             [sys.executable, "-m", "reco", *arguments],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s,
@@ -100,6 +103,22 @@ def test_mails_are_personal(shell, mails):
     shown = {mail.get_body(("plain",)).get_content().split("Weekly digest")[-1] for mail in mails}
 
     assert len(shown) > len(mails) // 2
+
+
+def test_no_secret_is_in_a_log(shell, demo):
+    secrets = {file.name: file.read_text() for file in (shell.home / "keys").iterdir()}
+    logs = [
+        file
+        for folder in (shell.home.parent / "ray", shell.home)
+        for file in folder.rglob("*.log")
+        if file.is_file()
+    ]
+
+    assert len(secrets) >= 4
+    assert len(logs) > 10
+    for file in logs:
+        text = file.read_text(errors="replace")
+        assert not [name for name, secret in secrets.items() if secret in text], file.name
 
 
 def test_the_report_adds_up_and_says_what_it_is(shell, demo):

@@ -33,6 +33,8 @@ def connect(services: Services, *, verbose: bool = False, bars: bool = False) ->
     RAY_ADDRESS names a cluster, and `ray job submit` sets it; without it a local cluster starts,
     with its dashboard on the loopback. A local cluster asks for a token, kept in
     ~/.ray/auth_token, unless RAY_AUTH_MODE says otherwise.
+    A cluster that is there has the secrets in the environment of its nodes (cluster.yaml); a local
+    one inherits those of this process.
     `verbose` shows the workers' logs, `bars` the progress bars of Ray Data.
 
     Raises ServiceUnavailable when the cluster does not answer.
@@ -44,25 +46,43 @@ def connect(services: Services, *, verbose: bool = False, bars: bool = False) ->
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
-    env_vars = workers_environment(QUIET | services.environment())
+    # Ray writes what it is given for its workers into its logs: secrets must not be among it.
     try:
         if address:
+            env_vars = workers_environment(QUIET | services.pointers())
             _init(address=address, runtime_env={"env_vars": env_vars}, log_to_driver=verbose)
-        else:
-            # `uv run` would make Ray build an environment for its workers; ours is complete.
-            os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+            quieten(bars=bars)
+            yield
+            return
+        with _inherited(services.environment()):
             _init(
                 address="local",
-                runtime_env={"env_vars": env_vars},
                 log_to_driver=verbose,
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=True,
                 dashboard_host=LOOPBACK,
             )
-        quieten(bars=bars)
-        yield
+            quieten(bars=bars)
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _inherited(environment: dict[str, str]) -> Iterator[None]:
+    """What the processes of a local cluster find in their environment, until the block ends."""
+    # `uv run` would make Ray build an environment for its workers; ours is complete.
+    ours = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"} | environment
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _init(**arguments: Any) -> None:
