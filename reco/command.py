@@ -30,10 +30,10 @@ class Moment(click.ParamType[datetime]):
         """The moment in UTC."""
         try:
             when = datetime.fromisoformat(str(value))
-        except ValueError:
+            return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+        except (ValueError, OverflowError):
             todo = "write 2017-12-04 or 2017-12-04T09:00:00+01:00"
             self.fail(f"{value!r} is not a time; {todo}", param, ctx)
-        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
 
 
 AS_OF: Final = click.option("--as-of", type=Moment(), help="Know nothing later; default: now.")

@@ -163,3 +163,11 @@ def test_errors_are_json_for_programs(home, csv):
 
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"] == "NotFound"
+
+
+@pytest.mark.parametrize("time", ["soon", "0001-01-01T00:00:00+14:00"])
+def test_a_time_that_cannot_be_is_a_usage_error(time: str) -> None:
+    done = CliRunner().invoke(main, ["features", "--as-of", time])
+
+    assert done.exit_code == 2
+    assert "is not a time" in done.output
