@@ -572,3 +572,60 @@ def test_a_shop_that_needs_every_key_of_a_mapping(lake: Lake, tmp_path: Path) ->
     assert (row["user_id"], row["value"], row["currency"]) == ("Müller", 2469.0, "EUR")
     assert row["timestamp"] == datetime(2017, 12, 4, 12, 30, tzinfo=UTC)
     assert json.loads(row["attributes"]) == {"Sorte": "Grün"}
+
+
+def test_a_file_of_torn_lines_only_is_refused(lake: Lake, tmp_path: Path) -> None:
+    source = written(tmp_path / "e.csv", "user_id,type,timestamp", "1,2", "3")
+
+    with pytest.raises(InputError, match="2 of 2 rows are bad"):
+        importing(lake, source)
+
+
+@pytest.mark.parametrize(("header", "name"), [("user_id", "user_id"), (",", "(empty)")])
+def test_two_columns_of_one_name_are_one_error(
+    lake: Lake, tmp_path: Path, header: str, name: str
+) -> None:
+    source = written(tmp_path / "e.csv", f"user_id,type,timestamp,{header}", "1,2,3,4,5")
+
+    with pytest.raises(InputError, match="columns of the same name") as caught:
+        importing(lake, source)
+
+    assert name in caught.value.what
+
+
+def test_a_torn_line_in_another_encoding_is_one_error(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "e.csv"
+    source.write_bytes(f"{HEADER}\n{GOOD}\nMüller,purchase\n".encode("latin-1"))
+    lost: list[object] = []  # exceptions that nobody can catch, which Python prints
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    with pytest.raises(InputError, match="cannot be read"):
+        importing(lake, source)
+
+    assert not lost
+
+
+@pytest.mark.parametrize("header", ["a,b", "user_id,timestamp"])
+def test_the_columns_of_a_file_without_rows_are_checked(
+    lake: Lake, tmp_path: Path, header: str
+) -> None:
+    with pytest.raises(InputError, match="no column"):
+        importing(lake, written(tmp_path / "e.csv", header))
+
+    assert importing(lake, written(tmp_path / "e.csv", HEADER)).notes[0] == "the files have no rows"
+
+
+@pytest.mark.parametrize(
+    ("name", "advised"), [("e.parquet", False), ("e.jsonl", False), ("e.csv", True)]
+)
+def test_only_a_csv_is_said_to_have_an_encoding(
+    lake: Lake, tmp_path: Path, name: str, advised: bool
+) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        importing(lake, tmp_path / name)
+
+    assert ("encoding" in caught.value.todo) == advised

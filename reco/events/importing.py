@@ -115,7 +115,8 @@ class _Import:
             ) from error
         reasons = first_of(read.reasons.filter(keep), checked.reasons)
         self._quarantine.add(raw.filter(keep), reasons)
-        self._sink.add(checked.rows.filter(reasons.is_null()))
+        if len(frame):
+            self._sink.add(checked.rows.filter(reasons.is_null()))
         self._given |= set(frame.columns)
         self._rows += len(raw)
         self._dropped += len(raw) - len(frame)
@@ -176,5 +177,5 @@ class _Import:
 def _dropped(raw: pl.DataFrame, mapping: Mapping) -> pl.Series:
     holds = [pl.sql_expr(sql).cast(pl.Boolean).fill_null(False) for sql in mapping.drop]
     if not holds:
-        return pl.Series([False] * len(raw))
+        return pl.Series([False] * len(raw), dtype=pl.Boolean)
     return raw.select(pl.any_horizontal(holds).alias("drop")).to_series()

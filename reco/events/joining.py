@@ -32,9 +32,9 @@ class Joins:
     def _read(self, path: Path, column: str, mapping: Mapping) -> pl.DataFrame:
         # `columns` names those of the source; a file to join has a header.
         batches = list(Source(path, mapping.model_copy(update={"columns": None})).batches())
-        if not batches:
-            raise InputError(f"{path} has no rows to join.", "", "Check the file of `join`.")
         frame = pl.concat(batches)
+        if frame.is_empty():
+            raise InputError(f"{path} has no rows to join.", "", "Check the file of `join`.")
         if column not in frame.columns:
             raise self._misfit(path.name, column, f"It has {', '.join(frame.columns)}.")
         return frame.unique(column, keep="last", maintain_order=True)

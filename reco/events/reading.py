@@ -1,6 +1,8 @@
 """Source files as frames of bounded size: Parquet, CSV and JSON lines; text may be gzipped."""
 
-from collections.abc import Iterator
+import codecs
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,23 +39,39 @@ class Source:
         self._mapping = mapping
 
     def batches(self) -> Iterator[pl.DataFrame]:
-        """Its rows, in order; the columns of a CSV are text.
+        """First its columns without a row, then its rows, in order; the columns of a CSV are text.
 
-        Raises InputError when the file is empty or not what its name says.
+        Raises InputError when the file is empty, not what its name says, or names a column twice.
         """
         try:
-            for batch in self._records():
-                if batch.num_rows:
+            for i, batch in enumerate(self._records()):
+                if i == 0:
+                    self._check_header(batch.schema.names)
+                if i == 0 or batch.num_rows:
                     yield pl.DataFrame(batch).cast({pl.Categorical: pl.String})
         except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
             raise InputError(
                 f"{self.path} cannot be read.",
                 str(error).splitlines()[0],
-                "Look at the file; `encoding` and `separator` of the mapping are for a CSV.",
+                self._advice(),
             ) from error
 
-    def _records(self) -> Iterator[pa.RecordBatch]:
-        name = self.path.name.lower().removesuffix(".gz")
+    def _check_header(self, names: Sequence[str]) -> None:
+        twice = sorted(name or "(empty)" for name, n in Counter(names).items() if n > 1)
+        if twice:
+            raise InputError(
+                f"{self.path} has columns of the same name: {', '.join(twice)}.",
+                f"Columns are: {', '.join(names)}.",
+                "Give each column a name of its own in the first line of the file.",
+            )
+
+    def _advice(self) -> str:
+        if _kind(self.path).endswith(CSV_SUFFIXES):
+            return "Look at the file, and at `encoding` and `separator` of the mapping."
+        return "Look whether the file is whole, and whether it is what its name says."
+
+    def _records(self) -> Iterator[pa.RecordBatch | pa.Table]:
+        name = _kind(self.path)
         if name.endswith(".parquet"):
             return self._parquet()
         if name.endswith(CSV_SUFFIXES):
@@ -67,29 +85,34 @@ class Source:
             "Rename or convert the file.",
         )
 
-    def _parquet(self) -> Iterator[pa.RecordBatch]:
+    def _parquet(self) -> Iterator[pa.RecordBatch | pa.Table]:
         with pq.ParquetFile(self.path) as file:
             rows = 0
+            yield file.schema_arrow.empty_table()
             for batch in file.iter_batches(BATCH_ROWS):
                 rows += batch.num_rows
                 self.read_bytes = self.bytes * rows // file.metadata.num_rows
                 yield batch
 
-    def _json(self) -> Iterator[pa.RecordBatch]:
+    def _json(self) -> Iterator[pa.RecordBatch | pa.Table]:
         options = pyarrow.json.ReadOptions(block_size=BLOCK_BYTES)
         with pa.OSFile(str(self.path)) as file:
-            for batch in pyarrow.json.open_json(self._plain(file), read_options=options):
+            reader = pyarrow.json.open_json(self._plain(file), read_options=options)
+            yield reader.schema.empty_table()
+            for batch in reader:
                 self.read_bytes = self.bytes if file.closed else file.tell()
                 yield batch
 
-    def _csv(self) -> Iterator[pa.RecordBatch]:
+    def _csv(self) -> Iterator[pa.RecordBatch | pa.Table]:
         names = self._mapping.columns
         if names is None:
             with pa.OSFile(str(self.path)) as file:
                 names = self._open_csv(file, {}).schema.names
         self.torn.clear()  # of the look at the header
         with pa.OSFile(str(self.path)) as file:
-            for batch in self._open_csv(file, dict.fromkeys(names, pa.string())):
+            reader = self._open_csv(file, dict.fromkeys(names, pa.string()))
+            yield reader.schema.empty_table()
+            for batch in reader:
                 self.read_bytes = self.bytes if file.closed else file.tell()
                 yield batch
 
@@ -101,7 +124,9 @@ class Source:
         return pyarrow.csv.open_csv(
             self._plain(file),
             read_options=pyarrow.csv.ReadOptions(
-                block_size=BLOCK_BYTES, column_names=mapping.columns, encoding=mapping.encoding
+                block_size=BLOCK_BYTES,
+                column_names=mapping.columns,
+                encoding=_strict(mapping.encoding),
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter="\t" if tabbed else mapping.separator,
@@ -120,3 +145,13 @@ class Source:
     def _tear(self, row: pyarrow.csv.InvalidRow) -> str:
         self.torn.append(row.text)
         return "skip"
+
+
+def _strict(encoding: str) -> str:
+    """PyArrow takes UTF-8 unchecked and then cannot hand on a torn line that is none."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+def _kind(path: Path) -> str:
+    """Its name without the sign of compression."""
+    return path.name.lower().removesuffix(".gz")
