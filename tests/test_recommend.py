@@ -162,3 +162,21 @@ def test_ids_come_from_text_csv_or_parquet(tmp_path: Path) -> None:
     assert read_ids(tmp_path / "ids.parquet", "user_id") == ["7"]
     with pytest.raises(InputError, match="offer_id"):
         read_offers(tmp_path / "ids.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", None), ("a.csv", b""), ("a.csv", b"\xff\x00"), ("a.txt", None),
+     ("a.txt", b"\xff\xfe"), ("a.parquet", None), ("a.parquet", b""), ("a.parquet", b"PAR1")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_one_error(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(InputError, match=name):
+        read_ids(tmp_path / name, "user_id")
+    if not name.endswith(".txt"):
+        with pytest.raises(InputError, match=name):
+            read_offers(tmp_path / name)

@@ -1,6 +1,7 @@
 """What `reco recommend` is asked by files: users, items, offers, and how offers are ranked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -64,25 +65,26 @@ def rank_offers(
 
 
 def read_ids(path: Path, column: str) -> list[str]:
-    """Ids in a Parquet or CSV file with this column, or one a line."""
+    """Ids in a Parquet or CSV file with this column, or one a line; raises InputError."""
     if path.suffix not in (".parquet", ".csv"):
-        return list(
-            dict.fromkeys(line.strip() for line in path.read_text().splitlines() if line.strip())
-        )
+        with _readable(path):
+            lines = path.read_text(encoding="utf-8").splitlines()
+        return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     return _read(path, [column])[column].unique(maintain_order=True).to_list()
 
 
 def read_offers(path: Path) -> pl.DataFrame:
-    """Rows offer_id, item_id of a Parquet or CSV file."""
+    """Rows offer_id, item_id of a Parquet or CSV file; raises InputError."""
     return _read(path, ["offer_id", "item_id"]).unique(maintain_order=True)
 
 
 def _read(path: Path, columns: list[str]) -> pl.DataFrame:
-    frame = (
-        pl.read_parquet(path)
-        if path.suffix == ".parquet"
-        else pl.read_csv(path, infer_schema=False)
-    )
+    with _readable(path):
+        frame = (
+            pl.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pl.read_csv(path, infer_schema=False)
+        )
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise InputError(
@@ -91,3 +93,15 @@ def _read(path: Path, columns: list[str]) -> pl.DataFrame:
             f"Give a file with {', '.join(columns)}.",
         )
     return frame.select(pl.col(name).cast(pl.String) for name in columns).drop_nulls()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read.",
+            str(error).splitlines()[0],
+            "Give a Parquet or CSV file, or for ids a text with one a line, in UTF-8.",
+        ) from error
