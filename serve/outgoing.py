@@ -41,6 +41,10 @@ class Outgoing:
         self._paces = Paces({str(name): rate for name, rate in campaign.operator_rates.items()})
         self._rate = TokenBucket(rate_per_s) if rate_per_s else None
 
+    def reserve(self, mails: int) -> float:
+        """Take places at the campaign's rate; seconds to wait before these mails are handed off."""
+        return self._rate.reserve(mails) if self._rate is not None else 0.0
+
     async def send(self, assembled: Assembled, i: int, attempt: int) -> Settled:
         """One mail, and the state that its delivery is in now."""
         delivery = assembled.deliveries[i]
@@ -62,8 +66,6 @@ class Outgoing:
         """Wait for a place; a mail to an operator that is left alone comes back later."""
         if (hold_s := pace.hold_s()) > 0:
             return self._later(delivery, hold_s, "Held back: the receiver said it was too fast")
-        if self._rate is not None:
-            await self._rate.take()
         if (wait_s := pace.reserve()) > MOST_WAIT_S:
             return self._later(delivery, wait_s, "Held back: the pace to this receiver")
         await asyncio.sleep(wait_s)

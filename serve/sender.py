@@ -7,7 +7,8 @@ handed off is never sent again from here: a sender that dies leaves its hand-off
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -36,7 +37,8 @@ log = structlog.get_logger()
 
 CHUNK: Final = 256  # recipients of a claim
 IN_FLIGHT: Final = 3  # chunks: one is assembled, one is sent, one is settled
-SETTLED_AT_ONCE: Final = 64
+GROUP: Final = 64  # mails handed off at once: a slow relay gets through them within the lease
+CLAIMED_S: Final = 10  # what a sender with a rate claims is sent within so many seconds
 IDLE_S: Final = 0.1
 
 Assemble = Callable[[Request], Awaitable[Assembled]]
@@ -79,6 +81,11 @@ class Sender:
         self._caps = caps
         self._meters = meters
         self._outgoing = Outgoing(campaign, pool, started_at, rate_per_s)
+        self._chunk, self._group, self._in_flight = CHUNK, GROUP, IN_FLIGHT
+        if rate_per_s is not None:
+            self._chunk = max(1, min(CHUNK, int(rate_per_s * CLAIMED_S)))
+            self._group = max(1, min(GROUP, int(rate_per_s)))
+            self._in_flight = 1
         self._lease_s = lease_s
         self._returned = returned
         self._copy_log = copy_log
@@ -87,7 +94,7 @@ class Sender:
         self.timings: list[Timing] = []
 
     def stop(self) -> None:
-        """Let `run` end once what it has claimed is settled."""
+        """Let `run` end once what is handed off is settled; the rest of its claims goes back."""
         self._stopping.set()
 
     async def run(self) -> None:
@@ -95,7 +102,7 @@ class Sender:
         chunks: set[asyncio.Task[None]] = set()
         try:
             while not self._stopping.is_set():
-                if len(chunks) >= IN_FLIGHT:
+                if len(chunks) >= self._in_flight:
                     done, chunks = await asyncio.wait(chunks, return_when="FIRST_COMPLETED")
                     _raise_first(done)
                     continue  # who was told to stop meanwhile claims nothing more
@@ -111,7 +118,7 @@ class Sender:
     def _claim(self) -> Claim | None:
         """A chunk, as far as today's quota reaches; None when it is used up."""
         left = self._quota.left() if self._quota else None
-        limit = CHUNK if left is None else min(CHUNK, left)
+        limit = self._chunk if left is None else min(self._chunk, left)
         return self._ledger.claim(self._campaign.id, limit, self._lease_s) if limit else None
 
     async def send_chunk(self, claim: Claim) -> None:
@@ -146,47 +153,71 @@ class Sender:
             self._meters.outcomes(State.FAILED.value for _ in failed)
 
     async def _hand_off(self, claim: Claim, assembled: Assembled) -> None:
-        """Make the hand-off durable, then send what is still ours."""
+        """Send group by group; who is not handed off when the sender is stopped goes back."""
+        mails = hand_offs(assembled)
+        attempts = {d.user_id: d.attempts + 1 for d in claim.deliveries}
+        outcomes: list[Settled] = []
+        released: Sequence[int] = ()
+        for start in range(0, len(mails), self._group):
+            places = range(start, min(start + self._group, len(mails)))
+            if await self._stops_within(self._outgoing.reserve(len(places))):
+                released = range(start, len(mails))
+                await asyncio.to_thread(self._ledger.release, self._campaign.id, claim.fence)
+                break
+            ours = await self._make_durable(claim.fence, assembled, mails[start : places.stop])
+            mine = [i for i in places if assembled.deliveries[i] in ours]
+            outcomes += await self._send(claim.fence, assembled, mine, attempts)
+        await self._after(assembled, outcomes, released)
+
+    async def _stops_within(self, wait_s: float) -> bool:
+        """Wait; whether the sender was told to stop by then."""
+        if wait_s > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+        return self._stopping.is_set()
+
+    async def _make_durable(
+        self, fence: int, assembled: Assembled, mails: Sequence[HandOff]
+    ) -> set[str]:
+        """Write down that these mails are about to be sent; gives whose may be."""
         started = time.perf_counter()
         if self._copy_log is not None and any(assembled.copy):
-            copy = dict(zip(assembled.deliveries, assembled.copy, strict=True))
+            chosen = dict(zip(assembled.deliveries, assembled.copy, strict=True))
+            copy = {mail.user_id: chosen[mail.user_id] for mail in mails}
             await asyncio.to_thread(self._copy_log.record, self._campaign, copy)
         ours = await asyncio.to_thread(
-            self._ledger.hand_off,
-            self._campaign.id,
-            claim.fence,
-            hand_offs(assembled),
-            self._lease_s,
+            self._ledger.hand_off, self._campaign.id, fence, mails, self._lease_s
         )
-        self._note("ledger", started, len(assembled))
+        self._note("ledger", started, len(mails))
+        return ours
+
+    async def _send(
+        self, fence: int, assembled: Assembled, mine: Sequence[int], attempts: Mapping[str, int]
+    ) -> list[Settled]:
+        """Send mails that were handed off and write down what became of them."""
         started = time.perf_counter()
-        attempts = {d.user_id: d.attempts + 1 for d in claim.deliveries}
-        mine = [i for i, delivery in enumerate(assembled.deliveries) if delivery in ours]
         sends = [self._outgoing.send(assembled, i, attempts[assembled.deliveries[i]]) for i in mine]
-        settled: list[Settled] = []
-        pending: list[Settled] = []
-        for send in asyncio.as_completed(sends):
-            pending.append(await send)
-            if len(pending) >= SETTLED_AT_ONCE:
-                await self._settle(claim.fence, pending)
-                settled, pending = settled + pending, []
-        await self._settle(claim.fence, pending)
+        outcomes = await asyncio.gather(*sends)
+        await self._settle(fence, outcomes)
         self._note("smtp", started, len(mine))
-        await self._after(assembled, settled + pending)
+        return outcomes
 
     async def _settle(self, fence: int, outcomes: Sequence[Settled]) -> None:
         if outcomes:
             await asyncio.to_thread(self._ledger.settle, self._campaign.id, fence, outcomes)
             self._meters.outcomes(outcome.state.value for outcome in outcomes)
 
-    async def _after(self, assembled: Assembled, outcomes: Sequence[Settled]) -> None:
-        """Give back the showings of mails that failed; notice a relay that takes nothing more."""
+    async def _after(
+        self, assembled: Assembled, outcomes: Sequence[Settled], released: Sequence[int]
+    ) -> None:
+        """Give back the showings of mails not sent; notice a relay that takes nothing more."""
         states = {outcome.user_id: outcome.state for outcome in outcomes}
         failed = [i for i, d in enumerate(assembled.deliveries) if states.get(d) is State.FAILED]
+        unsent = [*failed, *released]
         showing = showing_of(self._choice, day_of(self._campaign.now()))
-        if failed and showing is not None:
-            users = [recipient_of(assembled.deliveries[i]) for i in failed]
-            items = lines(assembled.slates, failed).items
+        if unsent and showing is not None:
+            users = [recipient_of(assembled.deliveries[i]) for i in unsent]
+            items = lines(assembled.slates, unsent).items
             try:
                 await asyncio.to_thread(self._caps.release, showing, users, items)
             except RecoError as error:

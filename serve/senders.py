@@ -79,7 +79,7 @@ class SenderActor:
                 await sender.run()
 
     async def stop(self) -> None:
-        """Let `work` end after the chunks that are under way."""
+        """Let `work` end once what is handed off is settled."""
         self._stopped = True
         if self._sender is not None:
             self._sender.stop()

@@ -45,7 +45,7 @@ class Post:
         self.ledger.enqueue(self.campaign.id, [(user, "personal") for user in USERS])
 
     @asynccontextmanager
-    async def sender(self, assemble=None, returned=None) -> AsyncIterator[Sender]:
+    async def sender(self, assemble=None, **more: object) -> AsyncIterator[Sender]:
         pool = SmtpPool(self.sink_url, connections=4, timeout_s=10)
         async with pool:
             yield Sender(
@@ -55,18 +55,18 @@ class Post:
                 pool,
                 Caps(self.world.online._redis),
                 Meters(),
-                started_at=datetime.now(UTC),
-                returned=returned,
+                **({"started_at": datetime.now(UTC)} | more),
             )
 
     async def assemble(self, request: Request) -> Assembled:
         return await asyncio.to_thread(self.stages.assemble, request)
 
-    async def send_all(self) -> dict[str, int]:
-        """Run a sender until nothing can be claimed."""
-        async with self.sender() as sender:
+    async def send_all(self, **more: object) -> dict[str, int]:
+        """Run a sender until nothing can be claimed; whose lease runs out is taken from it."""
+        async with self.sender(**more) as sender:
             work = asyncio.create_task(sender.run())
-            while not work.done() and self._open():  # noqa: ASYNC110 - the ledger rings no bell
+            while not work.done() and self._open():
+                self.ledger.recover(self.campaign.id)
                 await asyncio.sleep(0.02)
             sender.stop()
             await work
@@ -258,3 +258,27 @@ async def test_a_receiver_that_says_too_fast_delays_its_own_mails_only(post, wor
     deferred = post.ledger.rows(post.campaign.id).filter(pl.col("state") == "deferred")
     held = deferred["reply"].str.starts_with("Held back").sum()
     assert held + deferred["reply"].str.contains("421").sum() == 15
+
+
+async def test_a_slow_rate_makes_nothing_uncertain_however_short_the_lease(world, smtp_sink):
+    post = Post(world, smtp_sink.url)
+    with post.ledger:
+        counts = await post.send_all(rate_per_s=12, lease_s=0.7)
+
+    assert counts == {"accepted": len(MAILED), "suppressed": len(WITHHELD)}
+    assert recipients(smtp_sink) == MAILED
+
+
+async def test_a_stopped_sender_gives_back_what_it_has_not_handed_off(world, smtp_sink):
+    post = Post(world, smtp_sink.url)
+    with post.ledger:
+        async with post.sender(rate_per_s=1) as sender:
+            work = asyncio.create_task(sender.run())
+            while not smtp_sink.messages:  # noqa: ASYNC110 - the sink rings no bell
+                await asyncio.sleep(0.02)
+            sender.stop()
+            await work
+        counts = post.ledger.counts(post.campaign.id)
+
+    assert counts["accepted"] == len(smtp_sink.messages) < 10
+    assert counts["accepted"] + counts["queued"] + counts["suppressed"] == len(USERS)

@@ -30,7 +30,7 @@ from reco.errors import ServiceUnavailable
 T = TypeVar("T")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-LEASE_S: Final = 300.0  # longer than any group takes with every SMTP time-out in it
+LEASE_S: Final = 300.0  # a group of hand-offs takes seconds, at a slow relay a minute or two
 ANALYZE_FROM: Final = 5_000  # rows a call; fewer do not mislead the planner
 
 ROWS: Final = pl.Schema(
