@@ -18,7 +18,7 @@ from reco.campaigns.delivery import State, Suppressed
 from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.database import open_database
-from reco.embedded import Services
+from reco.embedded import Services, connect_redis
 from reco.errors import Conflict, RecoError
 from reco.events.lake import Lake
 from reco.outcomes.bands import Bands
@@ -31,6 +31,7 @@ from serve.crew import Crew
 from serve.graph import Graph
 from serve.latency import Latency, table_name
 from serve.letterhead import renderer_of, try_variants
+from serve.past import Past
 from serve.senders import SenderOrder
 
 __all__ = ["CampaignSummary", "check", "run"]
@@ -86,12 +87,14 @@ def run(
 ) -> CampaignSummary:
     """Send a campaign, or go on with one that was stopped; returns when nothing is left to do.
 
-    Raises NotFound or TemplateError for the template, Conflict when another campaign has the id or
+    Raises NotFound or TemplateError for the template, ConfigError for a replay of a time before
+    features or champion, Conflict when another campaign has the id or
     this one was cancelled, ServiceUnavailable when a store or the relay is gone: the campaign is
     then paused, with the reason as its note. Harm surely above `bands` pauses it too.
     """
     renderer_of(campaign)
     try_variants(campaign)
+    Past(connect_redis(services.redis_url)).check(campaign.as_of)
     Graph.of_app(scorer_budget_s)
     engine = open_database(services.database_url)
     try:

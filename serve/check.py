@@ -41,7 +41,8 @@ def check(
     """What the campaign would send to everybody, and whether it may.
 
     Needs a Ray cluster in which the application runs. Raises NotFound or TemplateError for the
-    template, ServiceUnavailable when a store is gone.
+    template, ConfigError for a replay of a time before features or champion, ServiceUnavailable
+    when a store is gone.
     """
     template = renderer_of(campaign).template
     engine = open_database(services.database_url)

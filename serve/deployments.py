@@ -19,6 +19,7 @@ from serve.chunks import (
 )
 from serve.fresh import FreshSlates
 from serve.metrics import Meters
+from serve.past import Past
 from serve.picking import Picker, unscored
 from serve.reading import Reader
 from serve.segments import Segments
@@ -37,6 +38,7 @@ class Features:
             stores.online,
             FreshSlates(stores.redis),
             Segments(stores.catalogue),
+            Past(stores.redis),
         )
 
     def read(self, request: Request) -> FeatureChunk:

@@ -45,7 +45,8 @@ class Graph:
         """The mails of a chunk.
 
         Raises ServiceUnavailable when the subscribers cannot be read, NotFound or TemplateError
-        when the campaign's template cannot be used.
+        when the campaign's template cannot be used, ConfigError for a replay of a time before
+        features or champion.
         """
         features, picked = await self._picked(request)
         with _as_raised():
@@ -53,7 +54,7 @@ class Graph:
         return assembled
 
     async def recommend(self, request: Request) -> Recommended:
-        """The slates of a chunk in words. Raises ServiceUnavailable as `assemble` does."""
+        """The slates of a chunk in words. Raises what `assemble` does of the first stage."""
         features, picked = await self._picked(request)
         with _as_raised():
             recommended: Recommended = await self.renderer.describe.remote(features, picked)

@@ -7,6 +7,7 @@ Runs without Ray.
 """
 
 import time
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
@@ -55,7 +56,10 @@ class Picker:
         choice, mode = chunk.request.choice, chunk.request.mode
         context = self._context(chunk, scored)
         pools = Pools.of(
-            self._catalogue, context.allowed, self._popular.keys(), item_keys(choice.editorial)
+            self._catalogue,
+            context.allowed,
+            self._popular.keys(choice.as_of),
+            item_keys(choice.editorial),
         )
         seeds = seeds_of(chunk.recipients.user_ids, choice.by)
         static = np.array([arm in choice.static for arm in chunk.recipients.arms], np.bool_)
@@ -145,17 +149,26 @@ class Popular:
     def __init__(self, online: OnlineStore) -> None:
         self._online = online
         self._keys: Keys = np.zeros(0, np.uint64)
+        self._as_of = datetime.min.replace(tzinfo=UTC)
         self._read_at = -POPULAR_S
 
-    def keys(self) -> Keys:
-        """Item keys, best first; empty before the first load of features."""
+    def keys(self, as_of: datetime | None = None) -> Keys:
+        """Item keys, best first; empty before the first load of features.
+
+        A replay of a time before the features, `as_of`, gets none: they are its future.
+        """
+        self._refresh()
+        if as_of is not None and self._as_of > as_of:
+            return self._keys[:0]
+        return self._keys
+
+    def _refresh(self) -> None:
         if time.monotonic() - self._read_at >= POPULAR_S:
             self._read_at = time.monotonic()
             try:
                 meta = self._online.meta()
             except RecoError as error:
                 log.warning("no popular items", why=str(error))
-                return self._keys
+                return
             if meta is not None:
-                self._keys = meta.popular
-        return self._keys
+                self._keys, self._as_of = meta.popular, meta.as_of

@@ -30,6 +30,7 @@ from serve.chunks import (
     recipient_of,
 )
 from serve.fresh import FreshSlates
+from serve.past import Past
 from serve.rows import spread
 from serve.segments import Segments
 
@@ -52,18 +53,21 @@ class Reader:
         online: OnlineStore,
         fresh: FreshSlates,
         segments: Segments,
+        past: Past,
     ) -> None:
         self._subscribers = subscribers
         self._suppressions = suppressions
         self._online = online
         self._fresh = fresh
         self._segments = segments
+        self._past = past
 
     def read(self, request: Request) -> FeatureChunk:
         """Recipients who may be written to, with their histories and fresh slates.
 
         A store of features that does not answer costs the personal picks, never the mail.
-        Raises ServiceUnavailable when the subscribers cannot be read.
+        Raises ServiceUnavailable when the subscribers cannot be read, ConfigError for a replay of a
+        time before features or champion (serve.past).
         """
         started = time.perf_counter()
         users = [recipient_of(delivery) for delivery in request.deliveries]
@@ -115,6 +119,7 @@ class Reader:
         width = candidates(choice, request.mode)
         nothing = Slates.empty(n, width)
         try:
+            self._past.check(choice.as_of)
             fresh = (
                 nothing
                 if choice.live

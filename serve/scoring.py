@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from reco.catalogue import Catalogue
+from reco.features.history import cutoff_day
 from reco.models.scorer import Scorer
 from reco.models.slates import Slates
 from reco.rules.rules import Bools, RuleContext, blocked_rows, cut
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 
 NO_MODEL: Final = "no_model"
 MODEL_FAILED: Final = "model_failed"
+MODEL_LATER: Final = "model_of_later"  # it has learned from what a replay may not know
 
 
 class Scoring:
@@ -50,6 +52,8 @@ class Scoring:
         if wanted.any() and not fallback:
             if scorer is None:
                 fallback = NO_MODEL
+            elif _learned_later(scorer, chunk.request.choice):
+                fallback = MODEL_LATER
             else:
                 slates, fallback = self._live(scorer, chunk, wanted, slates)
         return ScoredChunk(
@@ -85,6 +89,11 @@ class Scoring:
             self._catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
         )
         return RuleContext(self._catalogue, blocked).allowed
+
+
+def _learned_later(scorer: Scorer, choice: Choice) -> bool:
+    """Whether the model has seen days that lie after the time of a replay."""
+    return choice.as_of is not None and scorer.config.as_of_day > cutoff_day(choice.as_of)
 
 
 def _novel(scorer: Scorer | None, choice: Choice) -> bool:

@@ -6,6 +6,7 @@ from reco.subscribers.suppression import SuppressionList
 from serve.assembling import MailMaker
 from serve.chunks import Assembled, Request
 from serve.fresh import FreshSlates
+from serve.past import Past
 from serve.picking import Picker
 from serve.reading import Reader
 from serve.scoring import Scoring
@@ -24,6 +25,7 @@ class Stages:
             world.online,
             FreshSlates(client),
             Segments(world.catalogue),
+            Past(client),
         )
         self.scoring = Scoring(world.catalogue)
         self.picker = Picker(world.catalogue, world.online, Caps(client))

@@ -156,6 +156,7 @@ def test_pictures_are_drawn_for_known_categories_only(client):
     [
         ("POST", "/v1/recommend", {"users": []}, 422, "invalid"),
         ("POST", "/v1/recommend", {"users": ["a"], "kk": 3}, 422, "invalid"),
+        ("POST", "/v1/recommend", {"users": ["a"], "as_of": "2017-01-01T00:00Z"}, 422, "config"),
         ("POST", "/v1/preview", {"campaign_id": "missing", "user_id": "a"}, 404, "not_found"),
         ("POST", "/v1/preview", body("u00"), 404, "not_found"),
         ("POST", "/v1/preview", {"user_id": "a"}, 422, "invalid"),
