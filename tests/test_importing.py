@@ -67,6 +67,8 @@ BAD_ROWS = {
     "price is negative": "u1,purchase,2017-05-01,i1,1,-1,1",
     "quantity is negative": "u1,view,2017-05-01,i1,1,1,-1",
     "return": "u1,purchase,2017-05-01,i1,-5,5,-1",
+    "user_id longer than 255 bytes": "ü" * 128 + ",purchase,2017-05-01,i1,1,1,1",
+    "item_id holds a control character": "u1,purchase,2017-05-01,i\x07,1,1,1",
     "wrong number of fields": "u1,purchase,2017-05-01,i1,1,1,1,1,1",
 }
 
@@ -629,3 +631,12 @@ def test_only_a_csv_is_said_to_have_an_encoding(
         importing(lake, tmp_path / name)
 
     assert ("encoding" in caught.value.todo) == advised
+
+
+def test_an_unclosed_quote_does_not_pass_as_one_long_id(lake: Lake, tmp_path: Path) -> None:
+    lines = ["type,timestamp,user_id", *["view,2017-05-01,u1"] * 3]
+    source = written(tmp_path / "e.csv", *lines, 'view,2017-05-01,"u2', *lines[1:])
+
+    summary = importing(lake, source)
+
+    assert (summary.new, summary.reasons) == (3, {"user_id holds a control character": 1})

@@ -15,6 +15,8 @@ from reco.tables import REQUIRED, TABLES
 
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+MOST_ID_BYTES: Final = 255  # of UTF-8; a signed link holds no more
+CONTROL: Final = r"\p{Cc}"  # also a line break
 UNREADABLE: Final = {
     "number": "{} is not a number",
     "time": "unreadable {}",
@@ -59,7 +61,8 @@ def check(frame: pl.DataFrame, rules: Rules) -> Checked:
     kinds.pop("attributes", None)
     read = read_as(frame, kinds, rules)
     rows = with_attributes(read.rows, frame, schema.names)
-    wrong = _first_reason(rows, [*_missing(rules.table, rows.columns), *_bounds(rows)])
+    faults = [*_missing(rules.table, rows.columns), *_ids(rows.columns), *_bounds(rows)]
+    wrong = _first_reason(rows, faults)
     return Checked(rows, first_of(read.reasons, wrong))
 
 
@@ -75,6 +78,17 @@ def _missing(table: str, columns: Sequence[str]) -> list[Rule]:
         for name in REQUIRED[table]
         if name in columns and name not in may_be_null
     ]
+
+
+def _ids(columns: Sequence[str]) -> list[Rule]:
+    """A quote that is never closed makes one long id of the lines that follow."""
+    rules: list[Rule] = []
+    for name in columns:
+        if name == "type" or name.endswith("_id"):
+            rules.append((f"{name} holds a control character", pl.col(name).str.contains(CONTROL)))
+            too_long = pl.col(name).str.len_bytes() > MOST_ID_BYTES
+            rules.append((f"{name} longer than {MOST_ID_BYTES} bytes", too_long))
+    return rules
 
 
 def _bounds(typed: pl.DataFrame) -> list[Rule]:
