@@ -640,3 +640,17 @@ def test_an_unclosed_quote_does_not_pass_as_one_long_id(lake: Lake, tmp_path: Pa
     summary = importing(lake, source)
 
     assert (summary.new, summary.reasons) == (3, {"user_id holds a control character": 1})
+
+
+def test_a_clean_file_leaves_the_quarantine_of_another_of_its_name(
+    lake: Lake, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    kept = tmp_path / "quarantine"
+    bad = written(tmp_path / "a" / "e.csv", HEADER, GOOD, BAD_ROWS["missing type"])
+    first = import_table("events", [bad], None, lake, None, kept)
+    good = written(tmp_path / "b" / "e.csv", HEADER, GOOD)
+    import_table("events", [good], None, lake, None, kept)
+
+    assert [*kept.iterdir()] == [first.quarantine_file]

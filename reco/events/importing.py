@@ -4,6 +4,7 @@ read -> join, cast, drop -> name -> check -> quarantine or write, batch by batch
 once at the end, or nothing is.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def import_table(
         )
     sources = [Source(path, mapping) for path in files]
     with (
-        Quarantine(quarantine_dir / f"{table}-{files[0].stem}.parquet") as quarantine,
+        Quarantine(quarantine_dir / _quarantine_name(table, files[0])) as quarantine,
         open_sink(table, lake, engine) as sink,
     ):
         run = _Import(mapping, files[0].parent, quarantine, sink)
@@ -172,6 +173,12 @@ class _Import:
                 f"never changes, `constants: {{{missing[0]}: …}}`. "
                 f"Known columns are {', '.join(TABLES[table].names)}.",
             )
+
+
+def _quarantine_name(table: str, file: Path) -> str:
+    """One name for each source, so that no other import of a file named alike removes it."""
+    place = hashlib.blake2b(str(file.absolute()).encode(), digest_size=4).hexdigest()
+    return f"{table}-{file.stem}-{place}.parquet"
 
 
 def _dropped(raw: pl.DataFrame, mapping: Mapping) -> pl.Series:
