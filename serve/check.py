@@ -93,8 +93,8 @@ class _Made:
         for i, delivery in enumerate(made.deliveries):
             size = len(made.rendered[i].html.encode())
             self._rows.append((delivery, made.arms[i], rungs[i], made.item_ids[i], size, []))
-        for broken in made.broken:
-            log.warning("a mail cannot be made", user_id=broken.delivery, why=broken.reason)
+        for why, mails in Counter(broken.reason for broken in made.broken).items():
+            log.warning("mails cannot be made", mails=mails, why=why)  # not whose: logs are kept
         self._reasons.update(missing.reason for missing in made.withheld)
         self._done += len(made) + len(made.withheld) + len(made.broken)
         if self._progress is not None:

@@ -654,3 +654,23 @@ def test_a_clean_file_leaves_the_quarantine_of_another_of_its_name(
     import_table("events", [good], None, lake, None, kept)
 
     assert [*kept.iterdir()] == [first.quarantine_file]
+
+
+def test_user_ids_that_are_addresses_are_counted_with_what_to_do(
+    lake: Lake, tmp_path: Path
+) -> None:
+    lines = [HEADER, GOOD, *[GOOD.replace("u1", "ann@example.org")] * 2]
+
+    summary = importing(lake, written(tmp_path / "e.csv", *lines))
+
+    assert summary.new == 3
+    assert [note for note in summary.notes if note.startswith("2 rows have a user_id with an @")]
+
+
+def test_a_mapping_that_leaves_every_row_out_says_so(lake: Lake, tmp_path: Path) -> None:
+    summary = importing(
+        lake, written(tmp_path / "e.csv", HEADER, GOOD, GOOD), rules=mapping(drop=["1"])
+    )
+
+    assert (summary.rows, summary.dropped, summary.new) == (2, 2, 0)
+    assert summary.notes[0] == "every row was left out by `drop` of the mapping"

@@ -92,7 +92,7 @@ class _Import:
         self._joins = Joins(mapping, folder)
         self._columns: list[str] = []  # of the source
         self._given: set[str] = set()  # of our table
-        self._rows = self._dropped = 0
+        self._rows = self._dropped = self._addresses = 0
 
     def add(self, raw: pl.DataFrame) -> None:
         """Map, check and hand on the rows of a batch."""
@@ -116,8 +116,12 @@ class _Import:
             ) from error
         reasons = first_of(read.reasons.filter(keep), checked.reasons)
         self._quarantine.add(raw.filter(keep), reasons)
+        good = checked.rows.filter(reasons.is_null())
         if len(frame):
-            self._sink.add(checked.rows.filter(reasons.is_null()))
+            self._sink.add(good)
+        if "user_id" in good.columns:
+            like_address = pl.col("user_id").str.contains("@", literal=True)
+            self._addresses += len(good.filter(like_address))
         self._given |= set(frame.columns)
         self._rows += len(raw)
         self._dropped += len(raw) - len(frame)
@@ -138,10 +142,8 @@ class _Import:
                 "Correct the mapping: its columns, units, `timestamp_format` or `decimal_comma`.",
             )
         appended = self._sink.commit()
-        table = self._mapping.table
-        notes = what_is_missing(table, self._given) if self._rows else ["the files have no rows"]
         return ImportSummary(
-            table=table,
+            table=self._mapping.table,
             rows=self._rows,
             new=appended.new,
             duplicates=appended.duplicates,
@@ -149,8 +151,22 @@ class _Import:
             quarantined=bad,
             reasons=reasons,
             quarantine_file=self._quarantine.keep(),
-            notes=notes + self._sink.notes(),
+            notes=[*self._notes(), *self._sink.notes()],
         )
+
+    def _notes(self) -> list[str]:
+        if not self._rows:
+            return ["the files have no rows"]
+        if self._dropped == self._rows:
+            return ["every row was left out by `drop` of the mapping"]
+        notes = what_is_missing(self._mapping.table, self._given)
+        if self._addresses:
+            notes.append(
+                f"{self._addresses:,} rows have a user_id with an @: no mail can be made for them, "
+                "since ids stand in links and links get logged; `rename` another column to "
+                "user_id, or hash the ids before the import, the same way in every file"
+            )
+        return notes
 
     def _check_shape(self, raw: pl.DataFrame) -> None:
         self._columns = self._columns or raw.columns
