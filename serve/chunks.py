@@ -20,17 +20,6 @@ from render.renderer import Rendered
 
 LEAST_CANDIDATES: Final = 20  # below that the rules soon run out
 MOST_CANDIDATES: Final = 48  # the bit mask of the frequency caps holds 52
-KEY_MARK: Final = "\x1f"  # between user id and key in the id of a delivery
-
-
-def delivery_id(user_id: str, key: str = "") -> str:
-    """Id of a delivery in the ledger: the user's own, or one more for each idempotency key."""
-    return f"{user_id}{KEY_MARK}{key}" if key else user_id
-
-
-def recipient_of(delivery: str) -> str:
-    """User id of a delivery."""
-    return delivery.partition(KEY_MARK)[0]
 
 
 class Mode(StrEnum):

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.delivery import recipient_of
 from reco.campaigns.store import CampaignStore
 from reco.errors import NotFound, RecoError
 from reco.events.bus import Bus
@@ -25,7 +26,6 @@ from reco.subscribers.store import SubscriberStore
 from reco.tables import user_bucket
 from render.images import spoken
 from render.links import Link, LinkKind, LinkSigner
-from serve.chunks import recipient_of
 from serve.public import PAGE, UNSEEN
 from serve.stores import Stores
 

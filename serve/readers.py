@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import select
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.delivery import recipient_of
 from reco.campaigns.store import CampaignStore
 from reco.database import DELIVERIES
 from reco.errors import NotFound
@@ -24,7 +25,6 @@ from reco.subscribers.suppression import SuppressionList, SuppressionReason
 from reco.tables import item_keys
 from render.images import draw_category, image_name
 from render.links import Link, LinkKind, LinkSigner
-from serve.chunks import recipient_of
 from serve.item_views import destination
 from serve.stores import Stores
 

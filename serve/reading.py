@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from reco.campaigns.delivery import recipient_of
 from reco.errors import ModelMismatch, ServiceUnavailable
 from reco.features.history import Histories, cutoff_day
 from reco.features.online import OnlineStore
@@ -27,7 +28,6 @@ from serve.chunks import (
     Request,
     Withheld,
     candidates,
-    recipient_of,
 )
 from serve.fresh import FreshSlates
 from serve.past import Past

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -18,7 +17,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from reco.campaigns.campaign import Campaign
-from reco.campaigns.delivery import Claim, HandOff, Settled, State, Suppressed
+from reco.campaigns.delivery import Claim, HandOff, Settled, State, Suppressed, recipient_of
 from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.smtp import SmtpPool
 from reco.campaigns.warmup import Quota
@@ -27,7 +26,7 @@ from reco.features.history import day_of
 from reco.outcomes.copy_learning import CopyLog
 from reco.outcomes.returned import Delivered, ReturnedMail
 from reco.rules.caps import Caps
-from serve.chunks import Assembled, Choice, Request, recipient_of
+from serve.chunks import Assembled, Choice, Request
 from serve.metrics import Meters
 from serve.outgoing import Outgoing
 from serve.picking import showing_of
@@ -65,7 +64,6 @@ class Sender:
         caps: Caps,
         meters: Meters,
         *,
-        started_at: datetime,
         rate_per_s: float | None = None,
         lease_s: float = LEASE_S,
         returned: ReturnedMail | None = None,
@@ -80,7 +78,7 @@ class Sender:
         self._pool = pool
         self._caps = caps
         self._meters = meters
-        self._outgoing = Outgoing(campaign, pool, started_at, rate_per_s)
+        self._outgoing = Outgoing(campaign, pool, rate_per_s)
         self._chunk, self._group, self._in_flight = CHUNK, GROUP, IN_FLIGHT
         if rate_per_s is not None:
             self._chunk = max(1, min(CHUNK, int(rate_per_s * CLAIMED_S)))

@@ -12,10 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.delivery import delivery_id, recipient_of
 from reco.campaigns.ledger import Ledger
 from reco.database import DELIVERIES
 from reco.experiments.assignment import arms
-from serve.chunks import delivery_id, recipient_of
 from serve.sender import Sender
 
 

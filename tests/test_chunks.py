@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reco.campaigns.delivery import delivery_id, recipient_of
 from reco.embedded import Services
 from reco.models.slates import Rung
 from reco.tables import item_keys
-from serve.chunks import Choice, FeatureChunk, Mode, Request, delivery_id, recipient_of
+from serve.chunks import Choice, FeatureChunk, Mode, Request
 from serve.picking import unscored
 from tests.small_world import (
     MAILED,

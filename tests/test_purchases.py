@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reco.campaigns.delivery import delivery_id
 from reco.errors import InputError
 from reco.outcomes.purchases import match, observed_until
 from reco.tables import EVENTS
@@ -37,6 +38,21 @@ def mails(*rows):
 
 def one(deliveries, purchases, **options):
     return match(deliveries, purchases, START, **options).row(0, named=True)
+
+
+def test_single_sends_of_several_keys_are_of_one_user():
+    deliveries = mails(
+        (delivery_id("u", "order-1"), "personal", "accepted", ["milk"]),
+        (delivery_id("u", "order-2"), "personal", "accepted", ["milk", "tea"]),
+        ("v", "personal", "accepted", None),
+    )
+    bought = events(("u", "tea", 1, 2.0), ("u", "soap", 1, 3.0), ("v", "soap", 1, 5.0))
+
+    outcomes = match(deliveries, bought, START).select(
+        "user_id", "shown", "bought", "revenue", "household_revenue"
+    )
+
+    assert outcomes.rows() == [("u", 2, 1, 2.0, 5.0), ("v", 0, 0, 0.0, 5.0)]
 
 
 def test_the_outcome_of_one_mail():

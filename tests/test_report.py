@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
@@ -474,6 +475,22 @@ def test_the_ctr_counts_persons_of_those_who_agreed_and_says_what_it_left_out():
     assert estimates(report, "clicked_raw")[0]["personal"] == pytest.approx(2 / 3)
     assert {"sweep": 80, "hasty": 80} == report.delivery.programs
     assert "Clicks left out" in to_html(report)
+
+
+def test_mails_of_single_sends_count_for_their_users():
+    keyed = pl.col("user_id") + pl.lit("\x1forder-7")
+    plain = reactions()
+    touched = plain.touches.with_columns(pl.col("delivery_id") + pl.lit("\x1forder-7"))
+    twice = pl.concat([ledger(), ledger(unsent=()).with_columns(keyed)])
+
+    once = made(reactions=plain)
+    report = made(deliveries=twice, reactions=replace(plain, touches=touched))
+
+    assert report.delivery.assigned_ratio == once.delivery.assigned_ratio
+    assert report.analysis == once.analysis
+    assert [r.tracked for r in report.delivery.responses] == [
+        2 * r.tracked for r in once.delivery.responses
+    ]
 
 
 def test_harm_above_the_control_stands_in_the_report():

@@ -6,6 +6,18 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+KEY_MARK: Final = "\x1f"  # between user id and key in the id of a delivery
+
+
+def delivery_id(user_id: str, key: str = "") -> str:
+    """Id of a delivery in the ledger: the user's own, or one more for each idempotency key."""
+    return f"{user_id}{KEY_MARK}{key}" if key else user_id
+
+
+def recipient_of(delivery: str) -> str:
+    """User id of a delivery."""
+    return delivery.partition(KEY_MARK)[0]
+
 
 class State(StrEnum):
     """State of a delivery. Every one is in exactly one state; the last four are final.
@@ -88,6 +100,7 @@ class Settled:
     state: State
     reply: str = ""
     next_at: datetime | None = None
+    tried: bool = True  # False: held back before the relay was asked, which is no attempt
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from reco.catalogue import Catalogue
 from reco.errors import NotFound
 from reco.events.lake import Lake
 from reco.outcomes.bands import Bands
+from reco.outcomes.purchases import RECIPIENT
 from reco.outcomes.reactions import Reactions
 from reco.outcomes.report import build
 from reco.outcomes.results import Report
@@ -43,7 +44,9 @@ def campaign_report(
             "Its audience was never put into the ledger.",
             "Run `reco campaign send FILE`, then ask again.",
         )
-    followed = SubscriberStore(engine).followed(deliveries["user_id"].to_list())
+    followed = SubscriberStore(engine).followed(
+        deliveries.select(RECIPIENT)["user_id"].unique().to_list()
+    )
     return build(
         {"campaign_id": campaign_id, "config": campaign.model_dump(mode="json")},
         deliveries,

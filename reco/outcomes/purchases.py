@@ -1,14 +1,19 @@
 """What came of the mails: items shown, matched with what was really bought afterwards.
 
-Takes the deliveries of one campaign and the shop's events, gives one row a mail. A purchase counts
+Takes the deliveries of one campaign and the shop's events, gives one row a user. A purchase counts
 for a mail whether or not the mail was its cause; only a comparison of arms speaks of causes.
 """
 
 from datetime import datetime, timedelta
+from typing import Final
 
 import polars as pl
 
+from reco.campaigns.delivery import KEY_MARK
 from reco.errors import InputError
+
+# The user of a delivery: single sends of several keys to one user are deliveries of one user.
+RECIPIENT: Final = pl.col("user_id").str.splitn(KEY_MARK, 2).struct[0].alias("user_id")
 
 
 def match(
@@ -17,11 +22,12 @@ def match(
     start: datetime | None = None,
     days: int = 28,
 ) -> pl.DataFrame:
-    """Outcome of every accepted mail; any other mail was never read and stays unlabelled.
+    """Outcome of all accepted mails of each user; any other was never read and stays unlabelled.
 
-    deliveries: user_id, arm, items (list[str]), and where known state and accepted_at.
+    deliveries: user_id (of the delivery), arm, items (list[str]), and where known state and
+    accepted_at.
     purchases: rows of tables.EVENTS; other types and rows without a time are passed over.
-    start: the window opens here, or, when None, where each mail was accepted.
+    start: the window opens here, or, when None, where a user's first mail was accepted.
 
     Gives user_id, arm; shown, known_shown (items, and those bought before); bought, repeats
     (distinct shown items bought in the window, and those bought before too); any_bought;
@@ -48,10 +54,10 @@ def match(
 def bought_slots(
     deliveries: pl.DataFrame, purchases: pl.LazyFrame, start: datetime | None, days: int
 ) -> pl.DataFrame:
-    """Score of every shown item of the accepted mails, and whether it was bought in the window."""
+    """Score of every shown item of the accepted mails, and whether its user bought it in time."""
     mails = _accepted(deliveries, start)
     bought = _pairs(mails, purchases, days).filter(pl.col("inside")).collect()
-    scored = deliveries.filter(pl.col("state") == "accepted").select("user_id", "items", "scores")
+    scored = deliveries.filter(pl.col("state") == "accepted").select(RECIPIENT, "items", "scores")
     return (
         scored.drop_nulls(["items", "scores"])
         .explode("items", "scores")
@@ -69,7 +75,7 @@ def observed_until(purchases: pl.LazyFrame | pl.DataFrame) -> datetime | None:
 
 
 def _picks(mails: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
-    """What came of the distinct items of each mail: user_id, shown … revenue."""
+    """What came of the distinct items shown to each user: user_id, shown … revenue."""
     shown = mails.select("user_id", pl.col("items").list.unique().alias("item_id")).explode(
         "item_id"
     )
@@ -89,7 +95,7 @@ def _picks(mails: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _accepted(deliveries: pl.DataFrame, start: datetime | None) -> pl.DataFrame:
-    """Accepted mails with the opening of their window."""
+    """Users with accepted mails: arm, all items shown, and the opening of the window."""
     if "state" in deliveries.columns:
         deliveries = deliveries.filter(pl.col("state") == "accepted")
     if start is not None:
@@ -102,7 +108,10 @@ def _accepted(deliveries: pl.DataFrame, start: datetime | None) -> pl.DataFrame:
             "Without `start` each window opens at accepted_at, which is missing.",
             "Give the start of the window.",
         )
-    return deliveries.select("user_id", "arm", "items", opening.alias("opened_at"))
+    mails = deliveries.select(RECIPIENT, "arm", "items", opening.alias("opened_at"))
+    return mails.group_by("user_id", maintain_order=True).agg(
+        pl.col("arm").first(), pl.col("items").explode(), pl.col("opened_at").min()
+    )
 
 
 def _pairs(mails: pl.DataFrame, events: pl.LazyFrame, days: int) -> pl.LazyFrame:

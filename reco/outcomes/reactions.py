@@ -8,6 +8,7 @@ from reco.outcomes import responses
 from reco.outcomes.bands import Bands
 from reco.outcomes.bots import TOUCHES, Networks, judge, touches
 from reco.outcomes.guardrails import Guardrail, guard, harm_of
+from reco.outcomes.purchases import RECIPIENT
 from reco.outcomes.responses import Response, clicked_mails
 
 HARM = ("unsubscribe", "complaint", "bounce")
@@ -47,7 +48,8 @@ class Reactions:
         known = pl.col("user_id").is_in(list(self.tracked))
         if not self.tracked or not outcomes.select(known.any()).item():
             return outcomes
-        clicks = clicked_mails(self.touches).rename({"delivery_id": "user_id"})
+        mails = clicked_mails(self.touches).rename({"delivery_id": "user_id"})
+        clicks = mails.group_by(RECIPIENT).agg(pl.col("clicked", "clicked_raw").any())
         return outcomes.join(clicks, on="user_id", how="left", maintain_order="left").with_columns(
             pl.when(known).then(pl.col(name).fill_null(value=False)).alias(name)
             for name in ("clicked", "clicked_raw")

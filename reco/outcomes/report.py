@@ -23,7 +23,7 @@ from reco.outcomes.calibration import calibration
 from reco.outcomes.delivery import Delivery, bought_of, latencies_of, ledger_of, window_of
 from reco.outcomes.exposure import exposures, mailable
 from reco.outcomes.page import page
-from reco.outcomes.purchases import match, observed_until
+from reco.outcomes.purchases import RECIPIENT, match, observed_until
 from reco.outcomes.reactions import Reactions
 from reco.outcomes.responses import reasons_of
 from reco.outcomes.results import Report
@@ -71,7 +71,8 @@ def build(
     weights = {str(arm["name"]): float(arm.get("weight", 1)) for arm in arms}
     start = _start(config, replay)
     outcomes = match(deliveries, purchases, start, horizon_days)
-    assigned = dict(deliveries.group_by("arm").len().iter_rows())
+    users = deliveries.select(RECIPIENT, "arm").unique()
+    assigned = dict(users.group_by("arm").len().iter_rows())
     weights = weights or dict.fromkeys(sorted(assigned), 1.0)
     control = _control(arms, sorted(weights))
     reactions, bands = reactions or Reactions.nothing(), bands or Bands()

@@ -9,6 +9,7 @@ import polars as pl
 
 from reco.outcomes.bots import TRAP_SLOT, WEIGHTS
 from reco.outcomes.labels import CLICK_WINDOW
+from reco.outcomes.purchases import RECIPIENT
 
 MAIL = "delivery_id"
 
@@ -46,8 +47,11 @@ def responses(
     """Responses to the accepted mails of each arm. tracked: user_id of who may be followed."""
     mails = (
         deliveries.filter(pl.col("state") == "accepted")
-        .select(pl.col("user_id").alias(MAIL), "arm")
-        .with_columns(pl.col(MAIL).is_in(list(tracked)).alias("tracked"))
+        .select(
+            pl.col("user_id").alias(MAIL),
+            "arm",
+            RECIPIENT.is_in(list(tracked)).alias("tracked"),
+        )
         .join(clicked_mails(touches), on=MAIL, how="left")
         .join(_opened(touches), on=MAIL, how="left")
     )

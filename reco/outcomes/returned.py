@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Engine
 
+from reco.campaigns.delivery import recipient_of
 from reco.database import BOUNCES, DELIVERIES
 from reco.events.bus import Bus
 from reco.outcomes.bounces import parse
@@ -30,7 +31,6 @@ log = structlog.get_logger()
 SOFT_LIMIT: Final = 3  # soft bounces within SOFT_WINDOW make a dead address, for as long again
 SOFT_WINDOW: Final = timedelta(days=30)
 EVENTS: Final = {Kind.HARD: "bounce", Kind.SOFT: "bounce", Kind.COMPLAINT: "complaint"}
-KEY_MARK: Final = "\x1f"  # ends the user id in the id of a delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Delivered:
     @property
     def user_id(self) -> str:
         """Who got it."""
-        return self.delivery.partition(KEY_MARK)[0]
+        return recipient_of(self.delivery)
 
 
 class ReturnedMail:
@@ -148,7 +148,7 @@ class ReturnedMail:
         return self._delivered(row.campaign_id, row.user_id, row.message_id) if row else None
 
     def _delivered(self, campaign_id: str, delivery: str, message_id: str) -> Delivered | None:
-        person = self._subscribers.get([delivery.partition(KEY_MARK)[0]])[0]
+        person = self._subscribers.get([recipient_of(delivery)])[0]
         if person is None or not person.email:
             return None
         return Delivered(campaign_id, delivery, message_id, person.email)
