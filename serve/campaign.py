@@ -106,7 +106,6 @@ def run(
                 home=str(services.home),
                 smtp_url=services.smtp_url,
                 spec=learned(campaign, CopyLog(engine), lake).model_dump_json().encode(),
-                started_at=started_at,
                 scorer_budget_s=scorer_budget_s,
                 rate_per_s=campaign.rate_per_s / senders if campaign.rate_per_s else None,
                 lease_s=lease_s,

@@ -117,7 +117,6 @@ class Gateway:
                     home=self._home,
                     smtp_url=self.stores.services.smtp_url,
                     spec=campaign.model_dump_json().encode(),
-                    started_at=stored.created_at,
                     scorer_budget_s=self.graph.scorer_budget_s,
                     rate_per_s=campaign.rate_per_s,
                     lease_s=LEASE_S,

@@ -13,7 +13,7 @@ import structlog
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.delivery import Settled, State
 from reco.campaigns.operators import MOST_WAIT_S, Pace, Paces, is_throttled
-from reco.campaigns.pacing import RETRY_UNTIL, TokenBucket, next_attempt
+from reco.campaigns.pacing import TokenBucket, next_attempt
 from reco.campaigns.smtp import SmtpPool
 from reco.errors import SendDeferred, SendError, SendFailed, SendUncertain
 from reco.outcomes.verdicts import Kind, Refusal, judge
@@ -32,11 +32,8 @@ STATES: Final[Mapping[type[SendError], State]] = {
 class Outgoing:
     """Sends the mails of one campaign through one pool; lives in one event loop."""
 
-    def __init__(
-        self, campaign: Campaign, pool: SmtpPool, started_at: datetime, rate_per_s: float | None
-    ) -> None:
+    def __init__(self, campaign: Campaign, pool: SmtpPool, rate_per_s: float | None) -> None:
         self._pool = pool
-        self._started_at = started_at
         self._domain = campaign.from_email.rpartition("@")[2]
         self._paces = Paces({str(name): rate for name, rate in campaign.operator_rates.items()})
         self._rate = TokenBucket(rate_per_s) if rate_per_s else None
@@ -65,17 +62,11 @@ class Outgoing:
     async def _held_back(self, delivery: str, pace: Pace) -> Settled | None:
         """Wait for a place; a mail to an operator that is left alone comes back later."""
         if (hold_s := pace.hold_s()) > 0:
-            return self._later(delivery, hold_s, "Held back: the receiver said it was too fast")
+            return _held(delivery, hold_s, "Held back: the receiver said it was too fast")
         if (wait_s := pace.reserve()) > MOST_WAIT_S:
-            return self._later(delivery, wait_s, "Held back: the pace to this receiver")
+            return _held(delivery, wait_s, "Held back: the pace to this receiver")
         await asyncio.sleep(wait_s)
         return None
-
-    def _later(self, delivery: str, wait_s: float, why: str) -> Settled:
-        again = datetime.now(UTC) + timedelta(seconds=wait_s)
-        if again > self._started_at + RETRY_UNTIL:
-            return Settled(delivery, State.FAILED, f"Given up: {why}")
-        return Settled(delivery, State.DEFERRED, why, again)
 
     def _refused(self, delivery: str, error: SendError, attempt: int, pace: Pace) -> Settled:
         reply = f"{error.what} {error.why}".strip()
@@ -85,9 +76,15 @@ class Outgoing:
             log.warning("a receiver refuses us by policy and is left alone", why=error.why)
         if state is not State.DEFERRED:
             return Settled(delivery, state, reply)
-        if is_throttled(error.why):
-            return self._later(delivery, pace.throttled(), reply)
-        again = next_attempt(attempt, self._started_at, datetime.now(UTC))
+        now = datetime.now(UTC)
+        hold_s = pace.throttled() if is_throttled(error.why) else 0.0
+        again = next_attempt(attempt, now)
         if again is None:
             return Settled(delivery, State.FAILED, f"Given up: {reply}")
-        return Settled(delivery, State.DEFERRED, reply, again)
+        return Settled(delivery, State.DEFERRED, reply, max(again, now + timedelta(seconds=hold_s)))
+
+
+def _held(delivery: str, wait_s: float, why: str) -> Settled:
+    """Nothing was tried, so it is no attempt: it may be held back as often as it takes."""
+    again = datetime.now(UTC) + timedelta(seconds=wait_s)
+    return Settled(delivery, State.DEFERRED, why, again, tried=False)

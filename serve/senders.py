@@ -5,7 +5,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import Ledger
@@ -27,7 +26,6 @@ class SenderOrder:
     home: str
     smtp_url: str
     spec: bytes  # JSON of the Campaign
-    started_at: datetime
     scorer_budget_s: float
     rate_per_s: float | None
     lease_s: float
@@ -48,7 +46,6 @@ async def open_sender(
                 pool,
                 Caps(stores.redis),
                 meters,
-                started_at=order.started_at,
                 rate_per_s=order.rate_per_s,
                 lease_s=order.lease_s,
                 returned=returned_mail_of(stores),

@@ -8,6 +8,7 @@ from reco.campaigns.operators import (
     BREAK_AFTER,
     BREAK_S,
     CLEAN,
+    MOST_WAIT_S,
     PAUSES_S,
     Pace,
     Paces,
@@ -118,3 +119,19 @@ def test_one_receiver_that_is_left_alone_slows_no_other():
     assert paces.of("b@googlemail.com").hold_s() > 0
     assert 0 == paces.of("c@yahoo.com").hold_s()
     assert [0.0] * 50 == [paces.of("d@shop.example").reserve() for _ in range(50)]
+
+
+def test_more_mails_than_the_pace_takes_are_all_sent_in_the_end_and_never_faster():
+    clock = Clock()
+    pace = Pace(2, clock)
+    waiting, sent = [clock.now] * 200, []
+    while waiting:
+        clock.now = waiting.pop(0)
+        wait_s = pace.reserve()
+        if wait_s > MOST_WAIT_S:
+            waiting = sorted([*waiting, clock.now + wait_s])
+        else:
+            sent.append(clock.now + wait_s)
+
+    assert len(sent) == 200
+    assert 99 <= max(sent) - min(sent) <= 130

@@ -55,7 +55,7 @@ class Post:
                 pool,
                 Caps(self.world.online._redis),
                 Meters(),
-                **({"started_at": datetime.now(UTC)} | more),
+                **more,
             )
 
     async def assemble(self, request: Request) -> Assembled:
@@ -215,7 +215,6 @@ async def test_a_rate_is_kept(world, smtp_sink):
                 pool,
                 Caps(world.online._redis),
                 Meters(),
-                started_at=begun,
                 rate_per_s=20,
             )
             await sender.send_chunk(post.ledger.claim(post.campaign.id, 100))
@@ -258,6 +257,29 @@ async def test_a_receiver_that_says_too_fast_delays_its_own_mails_only(post, wor
     deferred = post.ledger.rows(post.campaign.id).filter(pl.col("state") == "deferred")
     held = deferred["reply"].str.starts_with("Held back").sum()
     assert held + deferred["reply"].str.contains("421").sum() == 15
+    attempts = deferred.filter(deferred["reply"].str.starts_with("Held back"))["attempts"]
+    assert attempts.to_list() == [0] * held
+
+
+async def test_a_mail_is_given_up_by_its_own_attempts_however_old_the_campaign(post, smtp_sink):
+    def attempts_so_far(count: int) -> None:
+        with post.world.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "update deliveries set attempts = %s, queued_at = now() - interval '9 days'",
+                (count,),
+            )
+
+    for user in ("u10", "u11"):
+        smtp_sink.fault("mailbox_busy", recipient=f"{user}@mail.example")
+    states = []
+    async with post.sender() as sender:
+        for count, user in ((3, "u10"), (4, "u11")):
+            attempts_so_far(count)
+            await sender.send_chunk(post.ledger.claim_these(post.campaign.id, [user]))
+            rows = post.ledger.rows(post.campaign.id).filter(pl.col("user_id") == user)
+            states.append((rows["state"].item(), rows["reply"].item().startswith("Given up")))
+
+    assert states == [("deferred", False), ("failed", True)]
 
 
 async def test_a_slow_rate_makes_nothing_uncertain_however_short_the_lease(world, smtp_sink):

@@ -128,14 +128,14 @@ class Ledger:
         return self._close_rows(
             campaign_id,
             fence,
-            [(o.user_id, o.state.value, o.reply, o.next_at) for o in outcomes],
+            [(o.user_id, o.state.value, o.reply, o.next_at, o.tried) for o in outcomes],
         )
 
     def suppress(self, campaign_id: str, fence: int, rows: Sequence[Suppressed]) -> set[str]:
         """End claimed deliveries that must not be sent, each with its reason."""
         state = State.SUPPRESSED.value
         return self._close_rows(
-            campaign_id, fence, [(row.user_id, state, row.reason, None) for row in rows]
+            campaign_id, fence, [(row.user_id, state, row.reason, None, True) for row in rows]
         )
 
     def release(self, campaign_id: str, fence: int) -> int:
@@ -170,11 +170,11 @@ class Ledger:
         self,
         campaign_id: str,
         fence: int,
-        rows: Sequence[tuple[str, str, str, datetime | None]],
+        rows: Sequence[tuple[str, str, str, datetime | None, bool]],
     ) -> set[str]:
         if not rows:
             return set()
-        users, states, replies, times = zip(*rows, strict=True)
+        users, states, replies, times, tried = zip(*rows, strict=True)
         columns = {
             "campaign": campaign_id,
             "fence": fence,
@@ -182,6 +182,7 @@ class Ledger:
             "states": list(states),
             "replies": list(replies),
             "times": list(times),
+            "tried": list(tried),
         }
         return {user for (user,) in self._fetch(ledger_sql.SETTLE, columns)}
 

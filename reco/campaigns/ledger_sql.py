@@ -74,10 +74,12 @@ HAND_OFF: Final = SQL("""
 SETTLE: Final = SQL("""
     update deliveries d
     set state = o.state, reply = o.reply, next_at = o.next_at, lease_until = null,
+        attempts = d.attempts - (not o.tried)::int,
         settled_at = case when o.state <> 'deferred' then now() end
     from unnest(
-        %(users)s::text[], %(states)s::text[], %(replies)s::text[], %(times)s::timestamptz[]
-    ) as o (user_id, state, reply, next_at)
+        %(users)s::text[], %(states)s::text[], %(replies)s::text[], %(times)s::timestamptz[],
+        %(tried)s::bool[]
+    ) as o (user_id, state, reply, next_at, tried)
     where d.campaign_id = %(campaign)s and d.user_id = o.user_id and d.fence = %(fence)s
         and (d.state, o.state) in (
             ('claimed', 'suppressed'), ('claimed', 'failed'),

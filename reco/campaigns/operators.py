@@ -64,7 +64,7 @@ class Pace:
         self._clock = clock
         self._rate = rate_per_s
         self._bucket = TokenBucket(rate_per_s, 1.0, clock) if rate_per_s else None
-        self._paused_until = 0.0
+        self._paused_until = self._last_turn = 0.0
         self._slowed = self._refused = self._clean = 0
 
     @property
@@ -77,8 +77,19 @@ class Pace:
         return max(0.0, self._paused_until - self._clock())
 
     def reserve(self) -> float:
-        """Take a place; seconds to wait before using it."""
-        return self._bucket.reserve() if self._bucket else 0.0
+        """Take a place; seconds to wait before using it.
+
+        Beyond MOST_WAIT_S no place is taken; it is the time after which to ask again, one after
+        the other.
+        """
+        if self._bucket is None or self._rate is None:
+            return 0.0
+        if (wait_s := self._bucket.reserve()) <= MOST_WAIT_S:
+            return wait_s
+        self._bucket.reserve(-1.0)
+        now = self._clock()
+        self._last_turn = max(self._last_turn, now + MOST_WAIT_S) + 1 / self._rate
+        return self._last_turn - now
 
     def accepted(self) -> None:
         """It took a mail: what it held against us is over, and the pace may grow again."""

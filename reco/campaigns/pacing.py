@@ -16,18 +16,15 @@ RETRY_AFTER: Final = (
     timedelta(hours=4),
     timedelta(hours=12),
 )
-RETRY_UNTIL: Final = timedelta(hours=24)  # from the first attempt
 
 
-def next_attempt(attempts: int, first_at: datetime, now: datetime) -> datetime | None:
-    """When to try again after `attempts` failed ones (from 1); None: never, the mail has failed.
+def next_attempt(attempts: int, now: datetime) -> datetime | None:
+    """When to try again after `attempts` refused ones (from 1); None: never, the mail has failed.
 
-    The schedule is 15 minutes, 1, 4 and 12 hours, and ends 24 hours after the first attempt.
+    15 minutes, 1, 4 and 12 hours after the one before; so the fifth attempt, 17 hours after the
+    first at the earliest, is the last.
     """
-    if not 1 <= attempts <= len(RETRY_AFTER):
-        return None
-    again = now + RETRY_AFTER[attempts - 1]
-    return again if again <= first_at + RETRY_UNTIL else None
+    return now + RETRY_AFTER[attempts - 1] if 1 <= attempts <= len(RETRY_AFTER) else None
 
 
 class TokenBucket:
