@@ -1,19 +1,18 @@
 """Who a campaign is for, page by page: never the whole audience in memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import Final
 
 import polars as pl
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.conditions import matches
+from reco.campaigns.fields import ATTRIBUTE, PROFILE
 from reco.campaigns.ledger import Ledger
 from reco.experiments.assignment import arms
 from reco.subscribers.store import Subscriber, SubscriberStore
 
 PAGE: Final = 2_000
-PROFILE: Final = frozenset(f.name for f in fields(Subscriber)) - {"attributes"}
 
 
 def pages(campaign: Campaign, store: SubscriberStore) -> Iterator[list[str]]:
@@ -62,6 +61,6 @@ def profile_value(person: Subscriber | None, name: str) -> object:
     """A field of a profile by the name that conditions use; `attributes.x` is an attribute."""
     if person is None:
         return None
-    if name.startswith("attributes."):
-        return person.attributes.get(name.removeprefix("attributes."))
+    if name.startswith(ATTRIBUTE):
+        return person.attributes.get(name.removeprefix(ATTRIBUTE))
     return getattr(person, name) if name in PROFILE else None

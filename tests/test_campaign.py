@@ -114,7 +114,8 @@ def test_the_first_segment_that_fits_wins(tmp_path: Path) -> None:
             + "segments:\n"
             + "  - {name: vip, when: {plan: [gold, black], attributes.buys: {min: 3}}}\n"
             + "  - {name: buyer, when: {attributes.buys: {min: 1, max: 9}}}\n"
-            + "  - {name: stranger, when: {attributes.buys: {known: false}, device: {known: false}}}\n",
+            + "  - name: stranger\n"
+            + "    when: {attributes.buys: {known: false}, device: {known: false}}\n",
         )
     )
     frame = pl.DataFrame(

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from reco.campaigns.conditions import Condition, matches
+from reco.campaigns.fields import of_profile, of_profile_or_feature
 from reco.campaigns.variants import Variants
 from reco.campaigns.yaml_config import read_config
 from reco.subscribers.hygiene import normalise
@@ -74,7 +75,9 @@ class Segment(Strict):
     """A segment and who belongs to it; the first one that fits is `user.segment`."""
 
     name: Id
-    when: dict[str, Condition] = Field(min_length=1)
+    when: Annotated[dict[str, Condition], AfterValidator(of_profile_or_feature)] = Field(
+        min_length=1
+    )
 
 
 class Audience(Strict):
@@ -82,7 +85,9 @@ class Audience(Strict):
 
     users: tuple[str, ...] | None = Field(None, description="only these user ids")
     file: Path | None = Field(None, description="only the user ids in this file, one a line")
-    where: dict[str, Condition] = Field({}, description="only profiles that meet these conditions")
+    where: Annotated[dict[str, Condition], AfterValidator(of_profile)] = Field(
+        {}, description="only profiles that meet these conditions"
+    )
 
     @field_validator("file")
     @classmethod
