@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 
 from reco.campaigns.campaign import Campaign
-from reco.campaigns.delivery import State, Suppressed
+from reco.campaigns.delivery import State
 from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.database import open_database
@@ -43,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 POLL_S: Final = 0.3
 RECOVER_S: Final = 2.0
 SENDERS: Final = 2
-CLOSED_AT_ONCE: Final = 5_000
+SOON: Final = timedelta(minutes=2)  # a deferred mail due by then is waited for
 OPEN: Final = (State.QUEUED, State.CLAIMED, State.HANDING_OFF)
 
 
@@ -86,6 +86,8 @@ def run(
     bands: Bands | None = None,
 ) -> CampaignSummary:
     """Send a campaign, or go on with one that was stopped; returns when nothing is left to do.
+
+    When deferred mails are due later only, it is paused, and its note says when to resume it.
 
     Raises NotFound or TemplateError for the template, ConfigError for a replay of a time before
     features or champion, Conflict when another campaign has the id or
@@ -174,7 +176,7 @@ class Run:
         finally:
             self._crew.dismiss()
         if state is CampaignState.RUNNING:
-            state = self._move(CampaignState.FINISHED)
+            state = self._end()
         return self._summary(state, time.monotonic() - begun)
 
     def _watch(self, audience: "Future[int]", closes_at: datetime | None) -> CampaignState:
@@ -185,7 +187,8 @@ class Run:
             enqueued = audience.done()
             counts = self._ledger.counts(self._campaign.id)
             self._report(counts)
-            if enqueued and audience.result() >= 0 and not any(counts[s.value] for s in OPEN):
+            sent = enqueued and audience.result() >= 0 and not any(counts[s.value] for s in OPEN)
+            if sent and not self._retries_soon(closes_at):
                 return CampaignState.RUNNING
             state = self._store.get(self._campaign.id).state
             if state is not CampaignState.RUNNING:
@@ -208,10 +211,26 @@ class Run:
 
     def _close(self) -> None:
         """The window is over: whoever still waits gets no mail."""
-        claim = self._ledger.claim(self._campaign.id, CLOSED_AT_ONCE)
-        rows = [Suppressed(delivery.user_id, "deadline") for delivery in claim.deliveries]
-        if rows:
-            self._ledger.suppress(self._campaign.id, claim.fence, rows)
+        self._ledger.stop(self._campaign.id, "deadline")
+
+    def _retries_soon(self, closes_at: datetime | None) -> bool:
+        """Whether to wait for deferred mails; those due after the window get no mail."""
+        due = self._ledger.next_due(self._campaign.id)
+        if due is not None and closes_at is not None and due >= closes_at:
+            self._close()
+            return False
+        return due is not None and due <= datetime.now(UTC) + SOON
+
+    def _end(self) -> CampaignState:
+        """Finished; or paused, when deferred mails are due later."""
+        due = self._ledger.next_due(self._campaign.id)
+        if due is None:
+            return self._move(CampaignState.FINISHED)
+        waiting = self._ledger.counts(self._campaign.id)[State.DEFERRED]
+        again = f"reco campaign resume {self._campaign.id}"
+        return self._move(
+            CampaignState.PAUSED, f"{waiting} wait until {due:%Y-%m-%d %H:%M} UTC: {again}"
+        )
 
     def _recover(self) -> None:
         if time.monotonic() - self._recovered_at >= RECOVER_S:

@@ -167,6 +167,31 @@ def test_at_its_deadline_whoever_waits_is_suppressed(mail_to, smtp_sink):
     assert len(arrived(smtp_sink)) == summary.accepted
 
 
+def test_deferred_mails_leave_it_paused_until_resume_sends_them_when_due(mail_to, smtp_sink, world):
+    wanted = campaign("later", audience={"users": MAILED[:9]})
+    smtp_sink.fault("mailbox_busy", times=1, recipient=f"{MAILED[0]}@mail.example")
+
+    first = run(wanted, mail_to, senders=1)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update deliveries set next_at = now() where next_at > now()")
+    second = run(wanted, mail_to, senders=1)
+
+    assert (first.state, first.accepted, first.deferred) == ("paused", 8, 1)
+    assert first.note.startswith("1 wait until ")
+    assert first.note.endswith("UTC: reco campaign resume later")
+    assert (second.state, second.accepted, second.note) == ("finished", 9, "")
+    assert len(arrived(smtp_sink)) == 9
+
+
+def test_deferred_mails_due_after_the_window_are_not_waited_for(mail_to, smtp_sink):
+    wanted = campaign("brief", audience={"users": MAILED[:9]}, window={"duration_s": 600})
+    smtp_sink.fault("mailbox_busy", times=1, recipient=f"{MAILED[0]}@mail.example")
+
+    summary = run(wanted, mail_to, senders=1)
+
+    assert (summary.state, summary.accepted, summary.suppressed) == ("finished", 8, 1)
+
+
 def test_a_relay_that_is_gone_pauses_the_campaign_and_says_so(client, services, world):
     gone = replace(services, smtp_url="smtp://127.0.0.1:1")
 

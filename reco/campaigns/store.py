@@ -23,7 +23,8 @@ class CampaignState(StrEnum):
 
     from      to                                  when
     draft     running, cancelled                  sent; given up
-    running   paused, finished, cancelled         by hand or trouble; nothing is left; given up
+    running   paused, finished, cancelled         by hand, by trouble, or because deferred mails
+                                                  wait; nothing is left; given up
     paused    running, cancelled                  resumed; given up
     finished  running                             sent again: reaches only who is not in the ledger
     """
