@@ -166,7 +166,7 @@ def test_ids_come_from_text_csv_or_parquet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.csv", None), ("a.csv", b""), ("a.csv", b"\xff\x00"), ("a.txt", None),
+    [("a.csv", None), ("a.csv", b""), ("a.csv", b"\xff\x00"), ("a.txt", None), ("a.txt", b"\n"),
      ("a.txt", b"\xff\xfe"), ("a.parquet", None), ("a.parquet", b""), ("a.parquet", b"PAR1")],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_is_one_error(

@@ -66,11 +66,15 @@ def rank_offers(
 
 def read_ids(path: Path, column: str) -> list[str]:
     """Ids in a Parquet or CSV file with this column, or one a line; raises InputError."""
-    if path.suffix not in (".parquet", ".csv"):
+    if path.suffix in (".parquet", ".csv"):
+        ids = _read(path, [column])[column].to_list()
+    else:
         with _readable(path):
             lines = path.read_text(encoding="utf-8").splitlines()
-        return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    return _read(path, [column])[column].unique(maintain_order=True).to_list()
+        ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise InputError(f"{path} holds no {column}.", "", "Write one a line.")
+    return list(dict.fromkeys(ids))
 
 
 def read_offers(path: Path) -> pl.DataFrame:
