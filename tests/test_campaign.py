@@ -152,10 +152,10 @@ def test_a_condition_on_what_does_not_exist_is_a_mistake(tmp_path: Path) -> None
         load(written(tmp_path, text))
 
     message = str(caught.value)
-    assert "audience.where: regoin is no field of a profile, did you mean region?" in message
+    assert "audience.where: regoin is no field of a profile (did you mean region?)" in message
     assert "count_purchase_90d is no field of a profile" in message
     assert "segments[0].when: count_purchas_90d is neither" in message
-    assert "did you mean count_purchase_90d?" in message
+    assert "(did you mean count_purchase_90d?)" in message
     assert "x is" not in message
 
 

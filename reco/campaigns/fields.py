@@ -37,4 +37,4 @@ def _known(when: Mapping[str, V], names: Collection[str], fault: str) -> Mapping
 
 def _meant(name: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(name, sorted(names), 1)
-    return f", did you mean {near[0]}?" if near else ""
+    return f" (did you mean {near[0]}?)" if near else ""
