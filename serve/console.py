@@ -7,7 +7,6 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
-from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -20,12 +19,14 @@ from reco.outcomes.gather import campaign_report
 from reco.outcomes.report import to_html
 from reco.outcomes.wording import number, share
 from serve.api import Door
+from serve.bodies import read_form
 from serve.health import data_health
 from serve.preview import assemble_one, preview_page
 from serve.problems import problem_of
 from serve.sessions import COOKIE, LASTS_S, Sessions
 
 REFRESH_S: Final = 2
+MOST_BYTES: Final = 10_000  # of a form
 WRONG_KEY_S: Final = 0.5  # a guess costs time
 HOME: Final = "/console"
 
@@ -186,8 +187,8 @@ def _mail_routes(routes: APIRouter, door: Door, pages: Pages) -> None:
 
 async def _form(request: Request) -> dict[str, str]:
     """Fields of a small urlencoded form."""
-    body = (await request.body())[:10_000].decode(errors="replace")
-    return {name: values[-1] for name, values in parse_qs(body).items()}
+    form = await read_form(request, MOST_BYTES)
+    return {name: values[-1] for name, values in form.items()}
 
 
 def _headers(scripts: str, *, framed: bool = False) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pydantic import Field
 from reco.embedded import Services
 from reco.events.bus import Bus, open_bus
 from reco.events.door import MOST_BYTES, accept, is_signed, source_key
+from serve.bodies import read_body
 from serve.schemas import Strict
 
 
@@ -50,7 +51,7 @@ def router(services: Services, shards: int) -> APIRouter:
         Either an API key, or the name of a source and its signature of the body, which is checked
         whenever it is there. Events with an event_id count once, however often they are sent.
         """
-        body = await _body(request)
+        body = await read_body(request, MOST_BYTES)
         if x_reco_source or x_reco_signature:
             if not is_signed(x_reco_signature, source_key(services.link_key, x_reco_source), body):
                 raise HTTPException(401, "The signature is not that of this source and body.")
@@ -62,14 +63,3 @@ def router(services: Services, shards: int) -> APIRouter:
         return Accepted(accepted=len(ids), event_ids=ids)
 
     return routes
-
-
-async def _body(request: Request) -> bytes:
-    """The body, read no further than it may be long."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MOST_BYTES:
-            raise HTTPException(413, f"The body is larger than {MOST_BYTES:,} bytes.")
-        parts.append(part)
-    return b"".join(parts)

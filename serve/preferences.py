@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from typing import Final
-from urllib.parse import parse_qs
 
 import structlog
 from fastapi import APIRouter, Request
@@ -26,6 +25,7 @@ from reco.subscribers.store import SubscriberStore
 from reco.tables import user_bucket
 from render.images import spoken
 from render.links import Link, LinkKind, LinkSigner
+from serve.bodies import read_form
 from serve.public import PAGE, UNSEEN
 from serve.stores import Stores
 
@@ -84,8 +84,12 @@ class PreferencePage:
             raise NotFound("We do not know you any more.", "Your data has been erased.")
         self._tell(found.link, user_id, kept)
 
+    def verify(self, token: str) -> Link:
+        """What our own link says. Raises NotFound for any other."""
+        return self._signer.verify(token, LinkKind.PREFERENCES)
+
     def _read(self, token: str) -> Preferences:
-        link = self._signer.verify(token, LinkKind.PREFERENCES)
+        link = self.verify(token)
         campaign: Campaign = self._campaigns.get(link.campaign_id).campaign
         if link.number > len(campaign.interests):
             raise NotFound("This link leads nowhere.")
@@ -136,7 +140,8 @@ def router(page: PreferencePage) -> APIRouter:
 
     @routes.post("/p/{token}")
     async def store(token: str, request: Request) -> Response:
-        form = parse_qs((await request.body())[:MOST_BYTES].decode("utf-8", "replace"))
+        page.verify(token)  # before a stranger's body is read
+        form = await read_form(request, MOST_BYTES)
         await asyncio.to_thread(page.store, token, form.get("interest", []))
         done = PAGE.format(title="Saved", body="<p>Your next mail will show it.</p>")
         return HTMLResponse(done, headers=UNSEEN)

@@ -54,6 +54,10 @@ def operator(visitor, services) -> httpx.Client:
     return visitor
 
 
+def test_a_login_is_read_no_further_than_a_key_is_long(visitor):
+    assert visitor.post("/console/login", data={"key": "x" * 10_000}).status_code == 413
+
+
 def send(client, name, **changes):
     """Run a campaign to its end over HTTP."""
     spec = campaign(name, **changes).model_dump(mode="json")

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 
 import httpx
@@ -90,6 +90,36 @@ def site(services: Services) -> Iterator[Site]:
             server.should_exit = True
             thread.join()
             stores.close()
+
+
+async def posted(path: str, app: FastAPI) -> tuple[int, int]:
+    """Status of a form of 200 parts of 1 KB, and how many of them were read."""
+    read = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(200):
+            read += 1
+            yield b"x" * 1_024
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://reco") as client:
+        answer = await client.post(path, content=parts())
+    return answer.status_code, read
+
+
+async def test_a_form_is_read_no_further_than_it_may_be_long(site):
+    app = FastAPI()
+    problems.install(app)
+    app.include_router(preferences.router(PreferencePage(site.stores, site.bus)))
+    path = site.path(LinkKind.PREFERENCES).removeprefix(site.url)
+
+    status, read = await posted(path, app)
+
+    assert 413 == status
+    assert preferences.MOST_BYTES / 1_024 < read < 200
+    assert (404, 0) == await posted("/p/forged", app)
+    assert () == site.interests()
 
 
 def test_following_links_changes_nothing_however_often_scanners_do(site):
