@@ -285,7 +285,7 @@ async def test_a_mail_is_given_up_by_its_own_attempts_however_old_the_campaign(p
 async def test_a_slow_rate_makes_nothing_uncertain_however_short_the_lease(world, smtp_sink):
     post = Post(world, smtp_sink.url)
     with post.ledger:
-        counts = await post.send_all(rate_per_s=12, lease_s=0.7)
+        counts = await post.send_all(rate_per_s=6, lease_s=3)
 
     assert counts == {"accepted": len(MAILED), "suppressed": len(WITHHELD)}
     assert recipients(smtp_sink) == MAILED
