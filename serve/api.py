@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
 from typing import Annotated, Protocol
@@ -160,6 +161,7 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
     @v1.post("/campaigns", status_code=202)
     async def create(campaign: Campaign) -> CampaignStatus:
         """Start a campaign; it runs on its own."""
+        campaign.window.check_open(datetime.now(UTC))
         await asyncio.to_thread(renderer_of, campaign)
         await asyncio.to_thread(Past(door.stores.redis).check, campaign.as_of)
         stored = await asyncio.to_thread(door.campaigns.create, campaign)

@@ -127,8 +127,9 @@ def start(store: CampaignStore, campaign: Campaign) -> datetime:
     """Store the campaign and set it running; gives its first start.
 
     One that runs already is joined: its driver may have died, and two at once do no harm.
-    Raises Conflict.
+    Raises ConfigError before the campaign's time, Conflict.
     """
+    campaign.window.check_open(datetime.now(UTC))
     stored = store.create(campaign)
     if stored.state is not CampaignState.RUNNING:
         try:

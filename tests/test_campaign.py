@@ -11,6 +11,7 @@ from reco.campaigns.campaign import Campaign, load
 from reco.campaigns.pacing import TokenBucket, next_attempt
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.errors import ConfigError, Conflict, NotFound
+from serve.campaign import start
 
 DIGEST = Path(__file__).parent.parent / "configs" / "campaigns" / "digest.yaml"
 NEEDED = """\
@@ -167,6 +168,20 @@ def test_a_window_closes_at_its_first_end(tmp_path: Path) -> None:
     assert window.closes_at(noon - timedelta(hours=5)) == noon - timedelta(hours=4)
     assert window.closes_at(noon - timedelta(minutes=5)) == noon
     assert Campaign.model_fields["window"].default.closes_at(noon) is None
+
+
+def test_before_its_time_a_campaign_is_refused_and_not_stored(
+    tmp_path: Path, engine: Engine
+) -> None:
+    more = "window: {start_at: 2999-12-24}\n"
+    early = load(written(tmp_path, NEEDED + more))
+    store = CampaignStore(engine)
+
+    with pytest.raises(ConfigError, match=r"starts at 2999-12-24 00:00 UTC(.|\n)*start_at"):
+        start(store, early)
+
+    assert not store.all()
+    early.window.check_open(datetime(2999, 12, 24, tzinfo=UTC))
 
 
 def test_a_campaign_is_stored_once_and_not_changed(engine: Engine) -> None:

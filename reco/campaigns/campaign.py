@@ -27,6 +27,7 @@ from reco.campaigns.conditions import Condition, matches
 from reco.campaigns.fields import of_profile, of_profile_or_feature
 from reco.campaigns.variants import Variants
 from reco.campaigns.yaml_config import read_config
+from reco.errors import ConfigError
 from reco.subscribers.hygiene import normalise
 
 OTHER = "other"  # the segment of whoever no rule names
@@ -134,9 +135,18 @@ class Rules(Strict):
 class Window(Strict):
     """When a campaign may send; behind schedule it takes cheaper rungs, at the end it stops."""
 
-    start_at: Time | None = None
+    start_at: Time | None = Field(None, description="refused before; nothing starts by itself")
     deadline_at: Time | None = None
     duration_s: float | None = Field(None, gt=0, description="from the real start")
+
+    def check_open(self, now: datetime) -> None:
+        """Raises ConfigError before `start_at`."""
+        if self.start_at is not None and now < self.start_at:
+            raise ConfigError(
+                f"The campaign starts at {self.start_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC.",
+                f"It is {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC.",
+                "Run it then, or leave window.start_at out.",
+            )
 
     def closes_at(self, started_at: datetime) -> datetime | None:
         """The time after which nothing more is sent; None when open-ended."""
