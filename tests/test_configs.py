@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from reco.campaigns.campaign import Campaign
 from reco.campaigns.campaign import load as load_campaign
 from reco.campaigns.yaml_config import read_config
 from reco.errors import ConfigError
@@ -134,3 +135,25 @@ def test_a_misspelt_key_deep_in_a_serve_config_is_found():
         ".applications[0].deployments[0].max_ongoing_request",
         ".applications[0].deployments[0].autoscaling_config.min",
     ] == list(unknown_keys(config, [ServeDeploySchema]))
+
+
+def parts_of(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A model and those of its fields."""
+    yield model
+    for field in model.model_fields.values():
+        for inner in models(field.annotation):
+            yield from parts_of(inner)
+
+
+def test_one_campaign_explains_every_key():
+    path = ROOT / "configs" / "campaigns" / "every_key.yaml"
+    text = path.read_text()
+
+    missing = {
+        f"{model.__name__}.{name}"
+        for model in parts_of(Campaign)
+        for name in model.model_fields
+        if not re.search(rf"\b{name}:\s", text)
+    }
+    assert not missing
+    assert load_campaign(path).model_fields_set == set(Campaign.model_fields)
