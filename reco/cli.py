@@ -102,7 +102,10 @@ def train_(terminal: Terminal, config: Path | None, as_of: datetime | None) -> N
 @click.argument("config", required=False, type=FILE)
 @AS_OF
 def evaluate_(terminal: Terminal, config: Path | None, as_of: datetime | None) -> None:
-    """The champion and its rivals side by side, full ranking, on the last horizon."""
+    """Fit the settings before the last horizon, and judge that fit beside its rivals on it.
+
+    Full ranking. A champion that has learned from the horizon is left out; nothing is promoted.
+    """
     from reco.line import open_line
     from train.config import load_config
     from train.fit import evaluate

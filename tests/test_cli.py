@@ -61,6 +61,13 @@ def test_every_command_is_in_the_readme_and_has_help():
         assert f"reco {name}" in readme or f"`make {name}`" in readme, name
 
 
+def test_evaluate_says_that_it_judges_a_new_fit_and_not_the_champion():
+    text = " ".join(CliRunner().invoke(main, ["evaluate", "--help"]).output.split())
+
+    assert "Fit the settings before the last horizon" in text
+    assert "A champion that has learned from the horizon is left out" in text
+
+
 def test_help_is_there_for_every_command():
     for name in main.commands:
         assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0

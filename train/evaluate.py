@@ -1,7 +1,7 @@
 """The gate: model, champion and simple rivals side by side on labels that none of them saw.
 
 Full ranking, global time split; the difference in NDCG is bootstrapped over the same subscribers.
-`reco evaluate` prints the same table for the champion.
+`reco evaluate` prints the same table for settings, fitted before the last horizon.
 """
 
 import time

@@ -142,10 +142,10 @@ def gate(plan: Plan, old: Champion | None, progress: Report) -> Verdict:
 def evaluate(
     config: TrainConfig, services: Services, lake: Lake, as_of: datetime | None, progress: Report
 ) -> Verdict:
-    """The champion and its rivals on the last horizon before `as_of`; nothing is promoted.
+    """The settings, fitted before the last horizon of `as_of`, and their rivals on that horizon.
 
-    A champion that learned from that horizon cannot be judged on it: the same settings are fitted
-    before it, and that fit is judged.
+    A champion that learned from the horizon cannot be judged on it: it is left out. Nothing is
+    promoted.
     """
     plan = prepare(config, services, lake, as_of, progress)
     fit(plan.job, "validation fit", progress)
