@@ -17,7 +17,7 @@ def campaign() -> None:
 @command("check", campaign)
 @click.argument("file", type=FILE)
 def check(terminal: Terminal, file: Path) -> None:
-    """Everything but the sending, over the whole audience."""
+    """Everything but the sending, over the whole audience; fails beyond the campaign's limits."""
     from reco.campaigns.campaign import load
     from reco.line import open_line
     from serve.app import AppArgs
@@ -39,7 +39,7 @@ def check(terminal: Terminal, file: Path) -> None:
 @command("send", campaign)
 @click.argument("file", type=FILE)
 def send(terminal: Terminal, file: Path) -> None:
-    """Send a campaign, or go on with one that was stopped."""
+    """Send a campaign, or go on with one that was stopped. Its limits are not checked here."""
     from reco.campaigns.campaign import load
     from reco.line import open_line
     from render.compile import compile_template

@@ -68,6 +68,15 @@ def test_evaluate_says_that_it_judges_a_new_fit_and_not_the_champion():
     assert "A champion that has learned from the horizon is left out" in text
 
 
+def test_only_check_holds_a_campaign_to_its_limits_and_the_help_says_so():
+    check, send = (
+        CliRunner().invoke(main, ["campaign", name, "--help"]).output for name in ("check", "send")
+    )
+
+    assert "fails beyond the campaign's limits" in " ".join(check.split())
+    assert "Its limits are not checked here" in " ".join(send.split())
+
+
 def test_help_is_there_for_every_command():
     for name in main.commands:
         assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0

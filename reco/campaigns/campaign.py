@@ -166,7 +166,7 @@ class WarmUp(Strict):
 
 
 class Limits(Strict):
-    """Preflight: a campaign beyond one of these is not sent."""
+    """Preflight: `reco campaign check` refuses a campaign beyond one of these; sending does not."""
 
     fallback_share: Share = Field(0.5, description="personal mails below the model's own rungs")
     invalid_share: Share = Field(0.02, description="addresses that no server would take")
@@ -176,7 +176,7 @@ class Limits(Strict):
 
 
 class Campaign(Strict):
-    """A campaign as configured; see configs/campaigns/digest.yaml for each key."""
+    """A campaign as configured; see configs/campaigns/every_key.yaml for each key."""
 
     id: Id
     template: str = Field(min_length=1, description="name of a built-in template, or its folder")
