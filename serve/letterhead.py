@@ -37,7 +37,7 @@ def try_variants(campaign: Campaign) -> None:
 
 def sender_of(campaign: Campaign) -> Sender:
     """The headers that are the same in every mail."""
-    list_id = campaign.list_header
+    list_id = list_header(campaign)
     return Sender(
         from_name=campaign.from_name,
         from_email=campaign.from_email,
@@ -48,9 +48,14 @@ def sender_of(campaign: Campaign) -> Sender:
     )
 
 
+def list_header(campaign: Campaign) -> str:
+    """Content of List-Id."""
+    return campaign.list_id or f"{campaign.id}.{domain_of(campaign)}"
+
+
 def feedback_id(campaign: Campaign) -> str:
     """Four fields by which Gmail counts complaints: campaign, list, kind of mail, sender."""
-    mailing_list = campaign.list_header.rpartition("<")[2].rstrip(">")
+    mailing_list = list_header(campaign).rpartition("<")[2].rstrip(">")
     sender = domain_of(campaign)[-SENDER_ID:].strip(".-").ljust(5, "x")
     fields = (campaign.id, mailing_list, "marketing", sender)
     return ":".join(re.sub(r"[^A-Za-z0-9._-]+", "-", field) for field in fields)

@@ -19,6 +19,7 @@ from reco.errors import SendDeferred, SendError, SendFailed, SendUncertain
 from reco.outcomes.verdicts import Kind, Refusal, judge
 from render.message import return_path
 from serve.chunks import Assembled
+from serve.letterhead import domain_of
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ class Outgoing:
 
     def __init__(self, campaign: Campaign, pool: SmtpPool, rate_per_s: float | None) -> None:
         self._pool = pool
-        self._domain = campaign.from_email.rpartition("@")[2]
+        self._domain = domain_of(campaign)
         self._paces = Paces({str(name): rate for name, rate in campaign.operator_rates.items()})
         self._rate = TokenBucket(rate_per_s) if rate_per_s else None
 

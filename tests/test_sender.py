@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
 
 import polars as pl
 import pytest
@@ -304,3 +305,16 @@ async def test_a_stopped_sender_gives_back_what_it_has_not_handed_off(world, smt
 
     assert counts["accepted"] == len(smtp_sink.messages) < 10
     assert counts["accepted"] + counts["queued"] + counts["suppressed"] == len(USERS)
+
+
+async def test_a_sender_domain_with_umlauts_is_ascii_on_the_envelope_and_in_list_id(
+    world, smtp_sink
+):
+    post = Post(world, smtp_sink.url, from_email="news@müller.example")
+    with post.ledger:
+        await post.send_all()
+
+    assert len(smtp_sink.messages) == len(MAILED)
+    assert all(m.mail_from.endswith("@xn--mller-kva.example") for m in smtp_sink.messages)
+    headers = [message_from_bytes(m.content)["List-ID"] for m in smtp_sink.messages]
+    assert set(headers) == {f"<{post.campaign.id}.xn--mller-kva.example>"}
