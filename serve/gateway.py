@@ -4,7 +4,6 @@ Single sends are gathered here into chunks; a chunk takes the same path as a cam
 """
 
 import asyncio
-from collections import defaultdict
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -27,7 +26,7 @@ from serve.readers import Readers
 from serve.runner import start_runner
 from serve.sender import Sender
 from serve.senders import SenderOrder, open_sender
-from serve.single import Ask, Outcome, SingleSends
+from serve.single import Ask, Outcome, SingleSends, by_campaign
 from serve.stores import Stores
 
 GATHERED: Final = 128  # single sends in a chunk
@@ -85,11 +84,8 @@ class Gateway:
     )
     async def send(self, asks: list[Ask]) -> list[Outcome | RecoError]:
         """Send single mails; an error belongs to the asks of its campaign only."""
-        groups: dict[str, list[int]] = defaultdict(list)
-        for i, ask in enumerate(asks):
-            groups[ask.campaign.id].append(i)
         answers: dict[int, Outcome | RecoError] = {}
-        for places in groups.values():
+        for places in by_campaign(asks):
             group = [asks[i] for i in places]
             answers |= zip(places, await self._send_group(group), strict=True)
         return [answers[i] for i in range(len(asks))]

@@ -5,6 +5,7 @@ ended. Takes a group of asks, gives a state for each.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,14 @@ class Outcome:
     state: str
     message_id: str | None
     reply: str | None
+
+
+def by_campaign(asks: Sequence[Ask]) -> list[list[int]]:
+    """Places of the asks of each campaign; two configurations of one id do not share a group."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, ask in enumerate(asks):
+        groups[ask.campaign.model_dump_json()].append(i)
+    return list(groups.values())
 
 
 class SingleSends:
