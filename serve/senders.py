@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import Ledger
@@ -24,7 +24,7 @@ class SenderOrder:
     """What a sender actor is told."""
 
     home: str
-    smtp_url: str
+    smtp_url: str = field(repr=False)  # may hold a password
     spec: bytes  # JSON of the Campaign
     scorer_budget_s: float
     rate_per_s: float | None

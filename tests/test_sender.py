@@ -21,6 +21,7 @@ from serve.chunks import Assembled, Choice, Request
 from serve.metrics import Meters
 from serve.picking import showing_of
 from serve.sender import Sender
+from serve.senders import SenderOrder
 from tests.small_world import MAILED, USERS, WITHHELD, World, campaign, small_world
 from tests.smtpd import SmtpSink
 from tests.stages import Stages
@@ -318,3 +319,9 @@ async def test_a_sender_domain_with_umlauts_is_ascii_on_the_envelope_and_in_list
     assert all(m.mail_from.endswith("@xn--mller-kva.example") for m in smtp_sink.messages)
     headers = [message_from_bytes(m.content)["List-ID"] for m in smtp_sink.messages]
     assert set(headers) == {f"<{post.campaign.id}.xn--mller-kva.example>"}
+
+
+def test_an_order_shows_no_password_of_the_relay():
+    order = SenderOrder("/srv", "smtp://shop:hunter2@relay", b"{}", 15.0, None, 300.0)
+
+    assert "hunter2" not in repr(order)
