@@ -181,9 +181,8 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
 
     @v1.post("/campaigns/{campaign_id}/resume")
     async def resume(campaign_id: str) -> CampaignStatus:
-        """Go on with a paused campaign."""
-        move = door.campaigns.move
-        stored = await asyncio.to_thread(move, campaign_id, CampaignState.RUNNING)
+        """Go on with a paused campaign; one that runs is joined, for its driver may have died."""
+        stored = await asyncio.to_thread(door.campaigns.join, campaign_id)
         await asyncio.to_thread(door.start, stored.campaign, resumed=True)
         return await status(stored)
 

@@ -5,13 +5,15 @@ anywhere and run again: the ledger knows what was sent.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.delivery import State
@@ -91,8 +93,9 @@ def run(
 
     Raises NotFound or TemplateError for the template, ConfigError for a replay of a time before
     features or champion, Conflict when another campaign has the id or
-    this one was cancelled, ServiceUnavailable when a store or the relay is gone: the campaign is
-    then paused, with the reason as its note. Harm surely above `bands` pauses it too.
+    this one was cancelled, ServiceUnavailable when a store or the relay is gone: whatever goes
+    wrong after the start pauses the campaign, with the reason as its note. Harm surely above
+    `bands` pauses it too.
     """
     renderer_of(campaign)
     try_variants(campaign)
@@ -103,22 +106,23 @@ def run(
         with Ledger(services.database_url) as ledger:
             store = CampaignStore(engine)
             started_at = start(store, campaign)
-            lake = Lake(services.lake)
-            order = SenderOrder(
-                home=str(services.home),
-                smtp_url=services.smtp_url,
-                spec=learned(campaign, CopyLog(engine), lake).model_dump_json().encode(),
-                scorer_budget_s=scorer_budget_s,
-                rate_per_s=campaign.rate_per_s / senders if campaign.rate_per_s else None,
-                lease_s=lease_s,
-            )
-            subscribers = SubscriberStore(engine)
-            crew = Crew(order, senders)
-            watch = Watch(campaign, started_at, engine, lake, bands or Bands())
-            engine_run = Run(campaign, ledger, store, subscribers, crew, watch, progress)
-            summary = engine_run.until_done(started_at)
-            lake.write_table(table_name(campaign.id), crew.latencies.frame())
-            return summary
+            with pausing(store, campaign.id):
+                lake = Lake(services.lake)
+                order = SenderOrder(
+                    home=str(services.home),
+                    smtp_url=services.smtp_url,
+                    spec=learned(campaign, CopyLog(engine), lake).model_dump_json().encode(),
+                    scorer_budget_s=scorer_budget_s,
+                    rate_per_s=campaign.rate_per_s / senders if campaign.rate_per_s else None,
+                    lease_s=lease_s,
+                )
+                subscribers = SubscriberStore(engine)
+                crew = Crew(order, senders)
+                watch = Watch(campaign, started_at, engine, lake, bands or Bands())
+                engine_run = Run(campaign, ledger, store, subscribers, crew, watch, progress)
+                summary = engine_run.until_done(started_at)
+                lake.write_table(table_name(campaign.id), crew.latencies.frame())
+                return summary
     finally:
         engine.dispose()
 
@@ -130,15 +134,20 @@ def start(store: CampaignStore, campaign: Campaign) -> datetime:
     Raises ConfigError before the campaign's time, Conflict.
     """
     campaign.window.check_open(datetime.now(UTC))
-    stored = store.create(campaign)
-    if stored.state is not CampaignState.RUNNING:
-        try:
-            stored = store.move(campaign.id, CampaignState.RUNNING)
-        except Conflict:  # another driver started it between the two calls
-            stored = store.get(campaign.id)
-            if stored.state is not CampaignState.RUNNING:
-                raise
-    return stored.started_at or datetime.now(UTC)
+    store.create(campaign)
+    return store.join(campaign.id).started_at or datetime.now(UTC)
+
+
+@contextmanager
+def pausing(store: CampaignStore, campaign_id: str) -> Iterator[None]:
+    """Whatever goes wrong in here pauses the campaign, with the reason as its note."""
+    try:
+        yield
+    except Exception as error:
+        why = f"{error.what} {error.why}".strip() if isinstance(error, RecoError) else repr(error)
+        with suppress(Conflict, SQLAlchemyError):  # it stopped already, or the store is what broke
+            store.move(campaign_id, CampaignState.PAUSED, why)
+        raise
 
 
 class Run:
@@ -171,9 +180,6 @@ class Run:
             with ThreadPoolExecutor(1) as pool:
                 audience = pool.submit(enqueue, self._campaign, self._subscribers, self._ledger)
                 state = self._watch(audience, closes_at)
-        except RecoError as error:
-            self._move(CampaignState.PAUSED, f"{error.what} {error.why}".strip())
-            raise
         finally:
             self._crew.dismiss()
         if state is CampaignState.RUNNING:

@@ -8,8 +8,9 @@ import structlog
 from ray.actor import exit_actor
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.store import CampaignStore
 from reco.errors import RecoError
-from serve.campaign import run
+from serve.campaign import pausing, run
 from serve.stores import Stores
 
 log = structlog.get_logger()
@@ -27,10 +28,15 @@ class CampaignRunner:
 
     def run(self) -> None:
         """See serve.campaign.run; what went wrong stands in the campaign's note."""
+        services, budget_s = self._stores.services, self._scorer_budget_s
         try:
-            run(self._campaign, self._stores.services, scorer_budget_s=self._scorer_budget_s)
+            # Also what goes wrong before the start: whoever resumed it has set it running already.
+            with pausing(CampaignStore(self._stores.engine), self._campaign.id):
+                run(self._campaign, services, scorer_budget_s=budget_s)
         except RecoError as error:
             log.warning("the campaign stopped", campaign=self._campaign.id, why=str(error))
+        except Exception:
+            log.exception("the campaign stopped", campaign=self._campaign.id)
         exit_actor()  # type: ignore[no-untyped-call]
 
 

@@ -1,5 +1,6 @@
 """The application for the time of a command: the one in this cluster, else one of its own."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ def application(args: AppArgs) -> Iterator[None]:
     if _runs():
         yield
         return
-    serve.start(proxy_location="Disabled")  # commands talk by handle
+    # Commands talk by handle; what goes well needs no line.
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.run(build(args), name=APP, route_prefix=None)
     try:
         yield

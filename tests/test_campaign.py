@@ -11,7 +11,8 @@ from reco.campaigns.campaign import Campaign, load
 from reco.campaigns.pacing import TokenBucket, next_attempt
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.errors import ConfigError, Conflict, NotFound
-from serve.campaign import start
+from serve.campaign import pausing, start
+from serve.letterhead import list_header
 
 DIGEST = Path(__file__).parent.parent / "configs" / "campaigns" / "digest.yaml"
 NEEDED = """\
@@ -42,7 +43,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     campaign = load(written(tmp_path, NEEDED))
 
     assert campaign.arm_salt == "c"
-    assert campaign.list_header == "c.example.com"
+    assert list_header(campaign) == "c.example.com"
     assert campaign.weights == {"personal": 1.0}
     assert campaign.slate_of("personal") == "model"
     assert abs(campaign.now() - datetime.now(UTC)) < timedelta(minutes=1)
@@ -105,6 +106,17 @@ def test_an_audience_may_lie_in_a_file_beside_the_campaign(tmp_path: Path) -> No
 
     assert campaign.audience.user_ids() == ["9", "7", "8"]
     assert load(written(tmp_path, NEEDED)).audience.user_ids() is None
+
+
+def test_an_audience_file_may_have_a_byte_order_mark_and_must_be_utf_8(tmp_path: Path) -> None:
+    people = tmp_path / "people.txt"
+    people.write_bytes(b"\xef\xbb\xbfu1\r\nu2\r\n")
+    audience = load(written(tmp_path, NEEDED + "audience: {file: people.txt}\n")).audience
+    assert audience.user_ids() == ["u1", "u2"]
+
+    people.write_bytes("u1\nu2\n".encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"people\.txt cannot be read"):
+        audience.user_ids()
 
 
 def test_the_first_segment_that_fits_wins(tmp_path: Path) -> None:
@@ -193,6 +205,38 @@ def test_a_campaign_is_stored_once_and_not_changed(engine: Engine) -> None:
         store.create(campaign.model_copy(update={"picks": 4}))
     with pytest.raises(NotFound):
         store.get("other")
+
+
+def test_whatever_goes_wrong_in_a_run_pauses_it_with_the_reason(
+    tmp_path: Path, engine: Engine
+) -> None:
+    store = CampaignStore(engine)
+    start(store, load(written(tmp_path, NEEDED)))
+
+    with pytest.raises(ZeroDivisionError), pausing(store, "c"):
+        1 / 0  # noqa: B018 - any error that is not ours
+
+    stored = store.get("c")
+    assert (stored.state, stored.note) == (
+        CampaignState.PAUSED,
+        "ZeroDivisionError('division by zero')",
+    )
+
+
+def test_joining_resumes_and_leaves_alone_what_runs_but_not_what_is_cancelled(
+    tmp_path: Path, engine: Engine
+) -> None:
+    store = CampaignStore(engine)
+    start(store, load(written(tmp_path, NEEDED)))
+    store.move("c", CampaignState.PAUSED)
+
+    resumed, joined = store.join("c"), store.join("c")
+    store.move("c", CampaignState.CANCELLED)
+
+    assert resumed == joined
+    assert resumed.state is CampaignState.RUNNING
+    with pytest.raises(Conflict, match="cancelled"):
+        store.join("c")
 
 
 def test_states_change_only_along_their_table(engine: Engine) -> None:

@@ -102,10 +102,17 @@ class Audience(Strict):
         return path
 
     def user_ids(self) -> list[str] | None:
-        """The ids that `users` and `file` name, each once; None when everyone is meant."""
+        """The ids that `users` and `file` name, each once; None when everyone is meant.
+
+        Raises ConfigError when the file cannot be read.
+        """
         if self.users is None and self.file is None:
             return None
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file else []
+        try:
+            lines = self.file.read_text(encoding="utf-8-sig").splitlines() if self.file else []
+        except (OSError, UnicodeDecodeError) as error:
+            what = f"The audience file {self.file} cannot be read."
+            raise ConfigError(what, str(error), "It is UTF-8 text, one user id a line.") from error
         named = [*(self.users or ()), *(line.strip() for line in lines)]
         return list(dict.fromkeys(user_id for user_id in named if user_id))
 
@@ -252,11 +259,6 @@ class Campaign(Strict):
     def arm_salt(self) -> str:
         """What the assignment hashes with the user id."""
         return self.salt or self.id
-
-    @property
-    def list_header(self) -> str:
-        """Content of List-Id."""
-        return self.list_id or f"{self.id}.{self.from_email.rpartition('@')[2]}"
 
     @property
     def segment_fields(self) -> frozenset[str]:

@@ -106,6 +106,19 @@ class CampaignStore:
         with self._engine.connect() as connection:
             return [_stored(row) for row in connection.execute(statement)]
 
+    def join(self, campaign_id: str) -> StoredCampaign:
+        """Set a campaign running; one that runs already stays so. Raises Conflict, NotFound."""
+        stored = self.get(campaign_id)
+        if stored.state is CampaignState.RUNNING:
+            return stored
+        try:
+            return self.move(campaign_id, CampaignState.RUNNING)
+        except Conflict:  # another one was faster
+            stored = self.get(campaign_id)
+            if stored.state is CampaignState.RUNNING:
+                return stored
+            raise
+
     def move(self, campaign_id: str, to: CampaignState, note: str | None = None) -> StoredCampaign:
         """Change the state along `STEPS`, in one compare-and-set.
 
