@@ -77,7 +77,6 @@ def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     [
         ("arms: [{name: a, weight: 1}, {name: a, weight: 1}]", "named twice: a"),
         ("picks: 3\neditorial: [x, y, y]", "at least 3 different items"),
-        ("picks: 1\nrules: {explore_slots: 2}", "more than picks"),
         ('subject: "a\\r\\nBcc: all@example.com"', "subject"),
         ("locale: xx_YY", "expected a locale"),
         ("audience: {file: nobody.txt}", "is not a file"),

@@ -136,7 +136,6 @@ class Rules(Strict):
         "auto", description="items bought before: grocers keep, others drop; auto asks the model"
     )
     diversity: Share = Field(0.0, description="weight of unlikeness to the picks above (MMR)")
-    explore_slots: int = Field(0, ge=0, description="places of a mail given to learning")
 
 
 class Window(Strict):
@@ -243,8 +242,6 @@ class Campaign(Strict):
             twice = sorted(name for name, n in Counter(names).items() if n > 1)
             if twice:
                 raise ValueError(f"{kind} named twice: {', '.join(twice)}")
-        if self.rules.explore_slots > self.picks:
-            raise ValueError(f"explore_slots is more than picks ({self.picks})")
         if self.editorial != "popular" and len(set(self.editorial)) < self.picks:
             raise ValueError(f"editorial needs at least {self.picks} different items (picks)")
         return self
