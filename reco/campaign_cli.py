@@ -42,13 +42,13 @@ def send(terminal: Terminal, file: Path) -> None:
     """Send a campaign, or go on with one that was stopped. Its limits are not checked here."""
     from reco.campaigns.campaign import load
     from reco.line import open_line
-    from render.compile import compile_template
     from serve.app import AppArgs
     from serve.campaign import run
+    from serve.letterhead import try_template
     from serve.running import application
 
     wanted = load(file)
-    compile_template(wanted.template, subject=wanted.subject)  # before anything is started
+    try_template(wanted)  # before anything is started
     with (
         open_line(ray=True) as line,
         application(AppArgs(home=line.services.home)),

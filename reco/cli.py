@@ -7,7 +7,7 @@ the commands, so that `reco --help` is instant.
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,6 +17,8 @@ from reco.errors import NotFound
 from reco.mail_cli import bounces, subscribers, template
 from reco.stream_cli import stream
 from reco.terminal import Terminal
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
 
 @click.group()
@@ -150,7 +152,7 @@ def precompute_(terminal: Terminal, as_of: datetime | None, ttl_hours: float) ->
 
 
 @command("serve", main)
-@click.argument("config", default=Path("configs/serve.yaml"), type=FILE)
+@click.argument("config", default=CHECKOUT / "configs" / "serve.yaml", type=FILE)
 def serve_(terminal: Terminal, config: Path) -> None:
     """The graph and the HTTP API, until Ctrl-C."""
     from reco.line import open_line
@@ -168,18 +170,17 @@ def bench(terminal: Terminal, names: tuple[str, ...]) -> None:
     import os
     import subprocess
 
-    root = Path(__file__).resolve().parent.parent
-    scripts = {p.stem.removeprefix("bench_"): p for p in root.glob("tests/bench/bench_*.py")}
+    scripts = {p.stem.removeprefix("bench_"): p for p in CHECKOUT.glob("tests/bench/bench_*.py")}
     if unknown := sorted(set(names) - scripts.keys()):
         raise NotFound(
             f"There is no benchmark {', '.join(unknown)}.",
-            f"{root / 'tests/bench'} holds: {', '.join(sorted(scripts)) or 'none'}.",
+            f"{CHECKOUT / 'tests/bench'} holds: {', '.join(sorted(scripts)) or 'none'}.",
             "Name one of those, or none for all; an installed wheel has no benchmarks.",
         )
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     for name in names or sorted(scripts):
         terminal.say(f"[bold]{name}[/]")
-        done = subprocess.run([sys.executable, scripts[name]], cwd=root, env=environment)
+        done = subprocess.run([sys.executable, scripts[name]], cwd=CHECKOUT, env=environment)
         if done.returncode:
             sys.exit(done.returncode)
 

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from reco.errors import RecoError
 
+WIDE: Final = 160  # columns where nobody watches: a path or a figure is not cut
 Report = Callable[[str, int, int], None]  # (stage, done, total); total 0 where it is not known
 
 
@@ -24,6 +25,8 @@ class Terminal:
         self.as_json = as_json
         self._stdout = sys.stdout
         self._out = Console(highlight=False, file=sys.stdout)
+        if not self._out.is_terminal:
+            self._out.width = WIDE
         self._err = Console(stderr=True, highlight=False)
 
     @contextmanager

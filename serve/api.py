@@ -21,7 +21,7 @@ from serve import inbound, subscribers
 from serve.chunks import Choice, Mode, Request
 from serve.graph import Graph
 from serve.inbound import returned_mail_of
-from serve.letterhead import renderer_of
+from serve.letterhead import try_template
 from serve.past import Past
 from serve.preview import assemble_one
 from serve.schemas import (
@@ -162,7 +162,7 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
     async def create(campaign: Campaign) -> CampaignStatus:
         """Start a campaign; it runs on its own."""
         campaign.window.check_open(datetime.now(UTC))
-        await asyncio.to_thread(renderer_of, campaign)
+        await asyncio.to_thread(try_template, campaign)
         await asyncio.to_thread(Past(door.stores.redis).check, campaign.as_of)
         stored = await asyncio.to_thread(door.campaigns.create, campaign)
         await asyncio.to_thread(door.start, campaign)

@@ -32,7 +32,7 @@ from serve.check import check
 from serve.crew import Crew
 from serve.graph import Graph
 from serve.latency import Latency, table_name
-from serve.letterhead import renderer_of, try_variants
+from serve.letterhead import try_template
 from serve.past import Past
 from serve.senders import SenderOrder
 
@@ -97,8 +97,7 @@ def run(
     wrong after the start pauses the campaign, with the reason as its note. Harm surely above
     `bands` pauses it too.
     """
-    renderer_of(campaign)
-    try_variants(campaign)
+    try_template(campaign)
     Past(connect_redis(services.redis_url)).check(campaign.as_of)
     Graph.of_app(scorer_budget_s)
     engine = open_database(services.database_url)

@@ -23,7 +23,7 @@ from render.lint import Finding, lint
 from serve.audience import pages
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
-from serve.letterhead import renderer_of
+from serve.letterhead import renderer_of, try_template
 
 log = structlog.get_logger()
 
@@ -44,6 +44,7 @@ def check(
     template, ConfigError for a replay of a time before features or champion, ServiceUnavailable
     when a store is gone.
     """
+    try_template(campaign)
     template = renderer_of(campaign).template
     engine = open_database(services.database_url)
     try:

@@ -7,11 +7,13 @@ from typing import Final
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.variants import SUBJECT
 from reco.embedded import Services
+from reco.errors import ConfigError
 from render.compile import compile_template
 from render.dkim import DkimSigner
 from render.message import Sender
 from render.renderer import Renderer
 from render.template import CompiledTemplate
+from render.views import sample_item, sample_recipient
 
 SENDER_ID: Final = 15  # characters at most; Google wants 5 to 15, the same in every mail
 
@@ -28,8 +30,21 @@ def renderer_of(campaign: Campaign, copy: Mapping[str, str] | None = None) -> Re
     return Renderer(template, {**_variables(campaign, template), **texts, **context})
 
 
-def try_variants(campaign: Campaign) -> None:
-    """Compile every arm of the campaign's copy once. Raises as renderer_of does."""
+def try_template(campaign: Campaign) -> None:
+    """Compile the template, with every arm of the campaign's copy, and see that it shows all picks.
+
+    A pick that no reader sees would count as shown. Raises as renderer_of does, and ConfigError.
+    """
+    renderer = renderer_of(campaign)
+    items = [sample_item(number) for number in range(1, campaign.picks + 1)]
+    html = renderer.render(sample_recipient(), items, renderer.template.sample(full=False)).html
+    shown = sum(bool(re.search(rf"{re.escape(item.url)}(?!\d)", html)) for item in items)
+    if shown < campaign.picks:
+        raise ConfigError(
+            f"The template {campaign.template} shows {shown} of {campaign.picks} picks.",
+            "The others would count as shown, and nobody would see them.",
+            f"Set `picks: {shown}`, or let the template show more.",
+        )
     for slot, texts in (campaign.variants.slots if campaign.variants else {}).items():
         for text in texts.values():
             renderer_of(campaign, {slot: text})

@@ -40,6 +40,7 @@ Bools = npt.NDArray[np.bool_]
 UNKNOWN: Final = "unknown"
 NO_ADDRESS: Final = "no_address"
 NO_CONSENT: Final = "no_consent"
+ADDRESS_AS_ID: Final = "id_is_an_address"  # no link can name them (render.links)
 FEATURES_DOWN: Final = "features_unavailable"
 
 
@@ -180,4 +181,6 @@ def _reason(person: Subscriber | None) -> str:
         return UNKNOWN
     if not person.email:
         return NO_ADDRESS
+    if "@" in person.user_id:
+        return ADDRESS_AS_ID
     return "" if person.consent_mail else NO_CONSENT

@@ -1,6 +1,7 @@
 """The application for the time of a command: the one in this cluster, else one of its own."""
 
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ def _runs() -> bool:
 
 
 def run_config(path: Path, services: Services) -> None:
-    """Run the applications of a Serve configuration file until Ctrl-C.
+    """Run the applications of a Serve configuration file until Ctrl-C or SIGTERM.
 
     Raises ConfigError when Ray does not understand it, or would ignore a part of it.
     """
@@ -68,11 +69,15 @@ def run_config(path: Path, services: Services) -> None:
     serve.start(http_options={"host": LOOPBACK} | http)
     client = get_global_client()
     assert client is not None  # serve.start made it
-    try:
-        client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+    asked_to_stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked_to_stop.set())
+    client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
+    # In short waits: one that never ends is begun again by the lock, and no handler would run.
+    while not asked_to_stop.wait(0.5):
+        pass
+    for app in config["applications"]:
+        serve.delete(app["name"])
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from reco.models.slates import Reason
 from reco.settings import Settings
 from serve.assembling import MailMaker
 from serve.chunks import Choice, Mode, Request
-from serve.letterhead import dkim_of, feedback_id, renderer_of, sender_of
+from serve.letterhead import dkim_of, feedback_id, renderer_of, sender_of, try_template
 from tests.small_world import MAILED, World, campaign, small_world
 from tests.stages import Stages
 
@@ -163,3 +163,10 @@ def test_list_and_feedback_ids_are_well_formed(list_id, header, feedback):
 
     assert sender_of(spec).list_id == header
     assert feedback_id(spec) == f"spring:{feedback}:marketing:shop.example"
+
+
+def test_a_template_that_hides_picks_is_refused():
+    with pytest.raises(ConfigError, match=r"shows 3 of 5 picks"):
+        try_template(campaign(picks=5))
+
+    try_template(campaign(picks=3))

@@ -52,7 +52,7 @@ WHAT SHALL WE SHOW YOU MORE OF?
 * Fruit & vegetables: {interest}
 
 --
-You get this mail because you have a Corner Market card and agreed to hear from us.
+You get this mail because you are on our list for it.
 Unsubscribe: {unsubscribe}
 Corner Market, 1 Example Street, 10115 Berlin
 """

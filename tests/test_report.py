@@ -42,8 +42,8 @@ CAMPAIGN = {
     },
 }
 LATENCIES = pl.DataFrame(
-    {"stage": ["score", "total"], "p50_ms": [1.5, 9.0], "p95_ms": [4.0, 22.0],
-     "p99_ms": [9.0, 40.0], "n": [40, 400]}
+    {"stage": ["score", "assemble"], "p50_ms": [1.5, 9.0], "p95_ms": [4.0, 22.0],
+     "p99_ms": [9.0, 40.0], "n": [40, 400], "p95_mail_ms": [0.4, 2.2]}
 )  # fmt: skip
 
 
@@ -504,11 +504,11 @@ def test_harm_above_the_control_stands_in_the_report():
 
 
 def test_numbers_outside_their_band_are_named():
-    narrow = Bands(latency_p95_ms=10, coverage_floor=0.9, fallback_ceiling=0.1)
+    narrow = Bands(latency_p95_ms=1, coverage_floor=0.9, fallback_ceiling=0.1)
 
     found = {a.name for a in made(bands=narrow).alerts}
 
-    assert {"latency of total", "coverage", "fallback of personal"} == found
+    assert {"latency of assemble", "coverage", "fallback of personal"} == found
     assert () == made().alerts
 
 

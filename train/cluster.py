@@ -72,7 +72,9 @@ def connect(services: Services, *, verbose: bool = False, bars: bool = False) ->
 def _inherited(environment: dict[str, str]) -> Iterator[None]:
     """What the processes of a local cluster find in their environment, until the block ends."""
     # `uv run` would make Ray build an environment for its workers; ours is complete.
-    ours = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"} | environment
+    # Ray's core says "E" of an actor pool that cannot be restored, which nobody here does.
+    quiet = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    ours = quiet | environment
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:

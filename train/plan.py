@@ -133,8 +133,9 @@ def look_at(
 
 
 def end_of(lake: Lake) -> datetime:
-    """Midnight after the last event; now where events have no time."""
+    """Midnight after the last event, never later than now; now where events have no time."""
     last = lake.events(columns=["timestamp"]).select(pl.col("timestamp").max()).collect().item()
     if last is None:
         return datetime.now(UTC)
-    return (last + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = (last + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return min(midnight, datetime.now(UTC))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
@@ -15,6 +15,7 @@ from reco.tables import REQUIRED, TABLES
 
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+CLOCK_SKEW: Final = timedelta(days=1)  # clocks and zones are off by hours, typing errors by years
 MOST_ID_BYTES: Final = 255  # of UTF-8; a signed link holds no more
 CONTROL: Final = r"\p{Cc}"  # also a line break
 UNREADABLE: Final = {
@@ -99,6 +100,8 @@ def _bounds(typed: pl.DataFrame) -> list[Rule]:
     if "timestamp" in typed.columns:
         rules.append(("timestamp before 1990", pl.col("timestamp") < EARLIEST))
         rules.append(("timestamp after 2100", pl.col("timestamp") >= LATEST))
+        soon = datetime.now(UTC) + CLOCK_SKEW
+        rules.append(("timestamp in the future", pl.col("timestamp") > soon))
     if "type" in typed.columns:
         rules += _returns(typed.columns)
     if "price" in typed.columns:

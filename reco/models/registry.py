@@ -39,7 +39,9 @@ def require_champion(client: redis.Redis) -> Champion:
     found = champion(client)
     if found is None:
         raise NotFound(
-            "There is no champion.", "No model was promoted yet.", "Run `reco train` first."
+            "There is no champion.",
+            "No model was trained yet, or the gate let none through; `reco train` says why.",
+            "Run `reco train`, or set `promote: always` in its configuration.",
         )
     check_model(found.directory)
     return found

@@ -58,13 +58,13 @@ def alerts_of(delivery: Delivery, bands: Bands) -> tuple[Alert, ...]:
     found = [
         Alert(
             f"latency of {s.stage}",
-            s.p95_ms,
+            s.p95_mail_ms,
             bands.latency_p95_ms,
-            f"The p95 of {s.stage} is {milliseconds(s.p95_ms)} a chunk, over "
+            f"The p95 of {s.stage} is {milliseconds(s.p95_mail_ms)} a mail, over "
             f"{milliseconds(bands.latency_p95_ms)}.",
         )
         for s in delivery.latencies
-        if s.p95_ms > bands.latency_p95_ms
+        if s.p95_mail_ms > bands.latency_p95_ms
     ]
     if delivery.exposures and delivery.exposures[0].coverage < bands.coverage_floor:
         shown = delivery.exposures[0].coverage

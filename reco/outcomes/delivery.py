@@ -58,13 +58,14 @@ class Bought:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of one stage over its n calls, milliseconds."""
+    """Milliseconds of one stage over its n chunks; p95_mail_ms: of a chunk over its mails."""
 
     stage: str
     p50_ms: float
     p95_ms: float
     p99_ms: float
     n: int
+    p95_mail_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,8 @@ def bought_of(outcomes: pl.DataFrame, arms: list[str]) -> tuple[Bought, ...]:
 
 
 def latencies_of(table: pl.DataFrame | None) -> tuple[Latency, ...]:
-    """Rows of the table in their order: stage, p50_ms, p95_ms, p99_ms, n."""
+    """Rows of the table in their order: stage, p50_ms, p95_ms, p99_ms, n, p95_mail_ms."""
     if table is None:
         return ()
-    columns = table.select("stage", "p50_ms", "p95_ms", "p99_ms", "n")
+    columns = table.select("stage", "p50_ms", "p95_ms", "p99_ms", "n", "p95_mail_ms")
     return tuple(Latency(*row) for row in columns.iter_rows())

@@ -62,7 +62,7 @@ def build(
 
     deliveries: as Ledger.rows gives them: user_id, arm, state, items, reasons, rung, size_bytes,
     accepted_at.
-    latencies: stage, p50_ms, p95_ms, p99_ms, n. reactions: what readers did, where it is known.
+    latencies: as serve.latency writes them. reactions: what readers did, where it is known.
     In a replay the window opens at the config's as_of, else where each mail was accepted. Raises
     InputError when a replay has no as_of.
     """

@@ -40,7 +40,7 @@ RULES = {"frequency_cap": {"times": 5, "days": 7}, "max_per_category": 3}
 
 def stages(world: World) -> None:
     """Each plain stage, warm, without Ray."""
-    spec = campaign(picks=5, rules=RULES)
+    spec = campaign(picks=3, rules=RULES)
     graph = Stages(world)
     users = [f"x{i:04d}" for i in range(CHUNK)]
     request = Request(
@@ -65,7 +65,7 @@ def whole(world: World) -> None:
         services = replace(world.services, smtp_url=f"smtp://127.0.0.1:{port}")
         with application(AppArgs(home=services.home)):
             run(campaign("warm", audience={"users": ["u05"]}), services, senders=1)
-            summary = run(campaign("bench", picks=5, rules=RULES), services)
+            summary = run(campaign("bench", picks=3, rules=RULES), services)
     finally:
         sink.terminate()
         sink.wait()
