@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from reco.campaigns.variants import Chosen, in_places
 from reco.catalogue import Catalogue
 from reco.embedded import Services
 from reco.errors import RecoError
@@ -79,7 +80,10 @@ class MailMaker:
             took_ms=chunk.took_ms | picked.took_ms | {"renderer": render_ms},
             rendered=[mail.rendered for mail in mails] if check else [],
             removed=picked.removed,
-            copy=[mail.copy for mail in mails],
+            copy=[
+                mail.copy + self._drawn(rows[i], picked.chances[i], recipients.segments[i])
+                for mail, i in zip(mails, made, strict=True)
+            ],
         )
 
     def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:
@@ -94,6 +98,14 @@ class MailMaker:
             fallback=picked.fallback,
             took_ms=chunk.took_ms | picked.took_ms,
         )
+
+    def _drawn(
+        self, rows: npt.NDArray[np.int32], chance: float, segment: str
+    ) -> tuple[Chosen, ...]:
+        """The items of a mail that were drawn, for the log of chances."""
+        if not chance:
+            return ()
+        return in_places(self._item_ids(rows), float(chance), segment)
 
     def _item_ids(self, rows: npt.NDArray[np.int32]) -> list[str]:
         return [str(self._catalogue.item_ids[row]) for row in rows if row >= 0]

@@ -37,6 +37,7 @@ class Choice:
     by         id under which showings are counted: the campaign's
     editorial  item ids, best first; empty means what is popular now
     static     arms that get the editorial slate instead of the model's
+    explore    arms that get a draw among the model's candidates
     as_of      freezes clock and features, for a replay
     """
 
@@ -45,6 +46,7 @@ class Choice:
     rules: Rules = field(default_factory=Rules)
     editorial: tuple[str, ...] = ()
     static: frozenset[str] = frozenset()
+    explore: frozenset[str] = frozenset()
     as_of: datetime | None = None
     live: bool = False
 
@@ -57,6 +59,7 @@ class Choice:
             rules=campaign.rules,
             editorial=() if campaign.editorial == "popular" else tuple(campaign.editorial),
             static=frozenset(arm.name for arm in campaign.arms if arm.slate == "editorial"),
+            explore=frozenset(arm.name for arm in campaign.arms if arm.slate == "explore"),
             as_of=campaign.as_of,
             live=campaign.live,
         )
@@ -156,11 +159,13 @@ class PickedChunk:
     """The slates [n, picks] that are shown; no place is empty while anything is in stock.
 
     popular  uint64 [p] keys of recent favourites, for the content block that is the same for all
+    chances  float64 [n]: of each item shown to be in its place, where it was drawn; else 0
     removed  per rule the item ids that it took, in a chunk of one (Mode.CHECK): why, for people
     """
 
     slates: Slates
     popular: npt.NDArray[np.uint64]
+    chances: npt.NDArray[np.float64]
     model_version: str
     fallback: str = ""
     removed: dict[str, list[str]] = field(default_factory=dict)
@@ -177,7 +182,7 @@ class Assembled:
     broken     recipients whose mail could not be rendered, and why
     rendered   subject, HTML and text of each mail in Mode.CHECK, else empty
     took_ms    milliseconds of the chunk in each stage
-    copy       arms and propensities of the copy of each mail
+    copy       everything that was drawn for each mail: arms of its copy, items of its places
     """
 
     deliveries: list[str]

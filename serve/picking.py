@@ -20,6 +20,7 @@ from reco.features.history import day_of
 from reco.features.online import OnlineStore
 from reco.models.slates import Slates
 from reco.rules.caps import Caps, Showing, first
+from reco.rules.exploring import drawn
 from reco.rules.interests import asked_first
 from reco.rules.ladder import Keys, Pools, editorial_slates, fill, seeds_of
 from reco.rules.rules import (
@@ -62,7 +63,7 @@ class Picker:
             item_keys(choice.editorial),
         )
         seeds = seeds_of(chunk.recipients.user_ids, choice.by)
-        static = np.array([arm in choice.static for arm in chunk.recipients.arms], np.bool_)
+        static = _in(chunk, choice.static)
         width = candidates(choice, mode)
         slates = cut(scored.slates, width)
         slates = placed(slates, static, editorial_slates(pools, int(static.sum()), width))
@@ -72,11 +73,14 @@ class Picker:
         )
         removed = self._removed(slates, context) if mode is Mode.CHECK and len(slates) == 1 else {}
         slates = apply(slates, context)
+        explores = chunk.personal & _in(chunk, choice.explore)
+        slates, chances = drawn(slates, explores, seeds)
         chosen, fallback = self._capped(chunk, slates)
         slates = fill(slates.keep(chosen), choice.picks, pools, seeds)
         return PickedChunk(
             slates=slates,
             popular=pools.popular[: 2 * choice.picks],
+            chances=chances,
             model_version=scored.model_version,
             fallback=scored.fallback or fallback,
             removed=removed,
@@ -125,6 +129,11 @@ class Picker:
         return blocked_rows(
             self._catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
         )
+
+
+def _in(chunk: FeatureChunk, arms: frozenset[str]) -> Bools:
+    """Who is in one of these arms."""
+    return np.array([arm in arms for arm in chunk.recipients.arms], np.bool_)
 
 
 def showing_of(choice: Choice, day: int) -> Showing | None:

@@ -152,7 +152,7 @@ def test_two_workers_learn_what_one_does(
 
     fit.fit(plan.job, "two workers", quiet)
 
-    ndcg = fit.gate(plan, None, quiet).table["model"]["ndcg"]
+    ndcg = fit.gate(plan, services, shop, None, quiet).table["model"]["ndcg"]
     assert ndcg == pytest.approx(trained.table["model"]["ndcg"], abs=0.01)  # of few subscribers
 
 

@@ -33,6 +33,7 @@ from train.config import TrainConfig
 from train.evaluate import Verdict, judge, judge_slice
 from train.loop import LoopJob, train_loop_per_worker
 from train.plan import DataReport, Plan, prepare
+from train.policy_gate import logged_verdict
 from train.tracking import Tracking
 
 LATER_STEPS: Final = 1000  # the final fit's metrics stand behind those of the validation fit
@@ -66,7 +67,7 @@ def run(
     job = replace(plan.job, mlflow=(services.mlflow_uri, tracking.run_id))
     fit(job, "validation fit", progress)
     redis = connect_redis(services.redis_url)
-    judged = gate(plan, champion(redis), progress)
+    judged = gate(plan, services, lake, champion(redis), progress)
     wins = config.promote == "always" or (config.promote == "gate" and judged.passed)
     if wins:
         job = final_job(job, plan, lake)
@@ -121,8 +122,13 @@ def fit(
     progress(stage, 1, 1)
 
 
-def gate(plan: Plan, old: Champion | None, progress: Report) -> Verdict:
-    """Judge the fit before the validation cut against rivals and the champion."""
+def gate(
+    plan: Plan, services: Services, lake: Lake, old: Champion | None, progress: Report
+) -> Verdict:
+    """Judge the fit before the validation cut against rivals and the champion.
+
+    First on what was taken after the cut, then on the mails of arms that explored after it.
+    """
     scorers = {"model": Scorer.load(plan.job.directory, plan.catalogue)}
     known = np.zeros(len(plan.catalogue), bool)
     known[plan.catalogue.index.rows(item_keys(scorers["model"].artifact.item_ids))] = True
@@ -136,7 +142,14 @@ def gate(plan: Plan, old: Champion | None, progress: Report) -> Verdict:
     )
     if old is not None:
         scorers |= _old(old, plan)
-    return judge(scorers, judged, plan.job.config.k, progress)
+    verdict = judge(scorers, judged, plan.job.config.k, progress)
+    if plan.timeline.timeless:
+        return verdict
+    said = logged_verdict(
+        services, lake, plan.timeline.end_day, scorers["model"], scorers.get("champion")
+    )
+    passed = verdict.passed and said.passed
+    return replace(verdict, passed=passed, why=f"{verdict.why}; {said.why}")
 
 
 def evaluate(
@@ -149,7 +162,7 @@ def evaluate(
     """
     plan = prepare(config, services, lake, as_of, progress)
     fit(plan.job, "validation fit", progress)
-    return gate(plan, champion(connect_redis(services.redis_url)), progress)
+    return gate(plan, services, lake, champion(connect_redis(services.redis_url)), progress)
 
 
 def _old(old: Champion, plan: Plan) -> dict[str, Scorer]:

@@ -38,6 +38,7 @@ Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=500)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Slate = Literal["model", "editorial", "explore"]
 
 
 def _address(value: str) -> str:
@@ -69,7 +70,9 @@ class Arm(Strict):
 
     name: Id
     weight: float = Field(gt=0, description="share of the audience, relative to the other arms")
-    slate: Literal["model", "editorial"] = Field("model", description="who picks the items")
+    slate: Slate = Field(
+        "model", description="who picks the items; explore: a draw among the model's candidates"
+    )
 
 
 class Segment(Strict):
@@ -244,6 +247,8 @@ class Campaign(Strict):
                 raise ValueError(f"{kind} named twice: {', '.join(twice)}")
         if self.editorial != "popular" and len(set(self.editorial)) < self.picks:
             raise ValueError(f"editorial needs at least {self.picks} different items (picks)")
+        if self.rules.frequency_cap and any(arm.slate == "explore" for arm in self.arms):
+            raise ValueError("an arm that explores needs known chances: leave frequency_cap out")
         return self
 
     @property
@@ -267,7 +272,7 @@ class Campaign(Strict):
         """Segments that somebody may be in."""
         return frozenset((*(segment.name for segment in self.segments), OTHER))
 
-    def slate_of(self, arm: str) -> Literal["model", "editorial"]:
+    def slate_of(self, arm: str) -> Slate:
         """Who picks for an arm of this campaign."""
         return next(a.slate for a in self.arms if a.name == arm)
 

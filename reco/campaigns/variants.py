@@ -4,6 +4,7 @@ Takes the `variants:` of a campaign and the weights learned so far, gives each r
 each slot, with its propensity. The same recipient always gets the same copy of a campaign.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final, Self
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from reco.experiments.assignment import arms
 
 SUBJECT: Final = "subject"  # the slot that is the subject line; any other is a template variable
+PLACE: Final = "place/"  # and its number: the slot of an item that was drawn
 MOST: Final = 24  # combinations of one campaign; each is compiled once
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
@@ -28,6 +30,13 @@ class Chosen:
     arm: str
     propensity: float
     segment: str
+
+
+def in_places(items: Sequence[str], chance: float, segment: str) -> tuple[Chosen, ...]:
+    """Items that were drawn for the places of a mail; no slot of copy has such a name."""
+    return tuple(
+        Chosen(f"{PLACE}{number}", item, chance, segment) for number, item in enumerate(items)
+    )
 
 
 class Variants(BaseModel):
