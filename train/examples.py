@@ -9,7 +9,7 @@ import io
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -27,18 +27,21 @@ from reco.features.profile import profiles_of
 from reco.subscribers.store import Subscriber, SubscriberStore
 from reco.tables import user_bucket
 from reco.terminal import Report
+from train.hygiene import Hygiene, pages
 
 COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "quantity")
+READ: Final = (*COLUMNS, "event_id")
 PAGE: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One bucket, written; `path` within the lake's filesystem."""
+    """One bucket, written; `path` within the lake's filesystem, `left_out` by hygiene."""
 
     path: str
     users: int
     events: int
+    left_out: int
     items: set[str]
     first: datetime | None
     last: datetime | None
@@ -54,6 +57,7 @@ class Job:
     as_of: datetime
     target: str
     rating_from: float
+    hygiene: Hygiene = field(default_factory=Hygiene)
 
 
 def materialise(job: Job, progress: Report) -> list[Shard]:
@@ -73,7 +77,9 @@ def materialise(job: Job, progress: Report) -> list[Shard]:
 
 def write_shard(job: Job, bucket: int, members: Sequence[str]) -> Shard:
     """Compact one bucket: everybody with events before `as_of`, and the subscribers `members`."""
-    events = _targets(job.lake.read_bucket(bucket, before=job.as_of, columns=COLUMNS), job)
+    found = job.lake.read_bucket(bucket, before=job.as_of, columns=READ)
+    clean = job.hygiene.cleaned(found)
+    events = _targets(clean, job)
     users = sorted({*events["user_id"].unique(), *members})
     tokens, flags = profiles_of(subscribers_of(job.store, users))
     histories = from_events(events, users, tokens, flags)
@@ -87,7 +93,8 @@ def write_shard(job: Job, bucket: int, members: Sequence[str]) -> Shard:
         sink.write(buffer.getvalue())
     times = events["timestamp"].drop_nulls()
     items = set(events["item_id"].drop_nulls().unique())
-    return Shard(path, len(users), len(events), items, times.min(), times.max())  # type: ignore[arg-type]
+    left_out = len(found) - len(clean)
+    return Shard(path, len(users), len(events), left_out, items, times.min(), times.max())  # type: ignore[arg-type]
 
 
 def read_shard(lake: Lake, path: str) -> Histories:
@@ -127,14 +134,6 @@ def open_store(services: Services) -> Iterator[SubscriberStore]:
         yield SubscriberStore(engine)
     finally:
         engine.dispose()
-
-
-def pages(store: SubscriberStore, size: int) -> Iterator[list[str]]:
-    """All subscribers in order, some at a time."""
-    page = store.ids(limit=size)
-    while page:
-        yield page
-        page = store.ids(after=page[-1], limit=size)
 
 
 def subscribers(store: SubscriberStore | None) -> Iterator[str]:

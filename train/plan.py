@@ -7,17 +7,20 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from reco.catalogue import Catalogue
+from reco.database import open_database
 from reco.embedded import Services
 from reco.errors import InputError, NotFound
 from reco.events.lake import Lake
 from reco.features.history import Histories, cutoff_day
 from reco.features.pairs import pairs
 from reco.features.targets import strongest
+from reco.subscribers.store import SubscriberStore
 from reco.tables import type_code
 from reco.terminal import Report
 from train.config import TrainConfig
 from train.examples import Job as ExampleJob
-from train.examples import Shard, join, materialise, open_store, read_shard
+from train.examples import Shard, join, materialise, read_shard
+from train.hygiene import Hygiene
 from train.loop import LoopJob
 from train.problem import cells
 from train.timeline import Timeline
@@ -29,6 +32,7 @@ class DataReport:
 
     target: str
     events: int
+    left_out: int  # events of programs, and of addresses known to be invalid
     users: int
     items: int
     first: datetime | None
@@ -64,9 +68,14 @@ def prepare(
     target = strongest(types) if config.target == "auto" else config.target
     as_of = as_of or end_of(lake)
     version = f"{as_of:%Y%m%dT%H%M%S}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    with open_store(services) as store:
-        examples = ExampleJob(lake, store, version, as_of, target, config.rating_from)
+    engine = open_database(services.database_url)
+    try:
+        clean = Hygiene.of(lake, engine, services.database_url, services.link_key)
+        store = SubscriberStore(engine)
+        examples = ExampleJob(lake, store, version, as_of, target, config.rating_from, clean)
         shards = materialise(examples, progress)
+    finally:
+        engine.dispose()
     histories = join([read_shard(lake, shard.path) for shard in shards])
     catalogue = Catalogue.of(lake.items())
     timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
@@ -122,6 +131,7 @@ def look_at(
     report = DataReport(
         target=target,
         events=sum(s.events for s in shards),
+        left_out=sum(s.left_out for s in shards),
         users=sum(s.users for s in shards),
         items=len(set().union(*(s.items for s in shards))),
         first=min(first, default=None),

@@ -25,7 +25,8 @@ from reco.models.scorer import Scorer
 from reco.models.topk import pack
 from reco.tables import topk_key
 from reco.terminal import Report
-from train.examples import open_store, pages
+from train.examples import open_store
+from train.hygiene import pages
 
 CHUNK: Final = 256
 TTL_S: Final = 6 * 3600
