@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
+from urllib.parse import urlsplit
 
 import polars as pl
 import structlog
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.preflight import MAILS, AudienceCounts, Preflight
+from reco.campaigns.relay import LOOPBACK
 from reco.catalogue import Catalogue
 from reco.database import open_database
 from reco.embedded import Services
@@ -62,7 +64,33 @@ def check(
     )
     mailable = int((~blocked & catalogue.in_stock).sum())
     preflight = Preflight.of(made.frame(), campaign, made.audience(), mailable)
-    return _with_lint(preflight, lint(template, campaign.segment_names))
+    preflight = _with_lint(preflight, lint(template, campaign.segment_names))
+    notes = (*preflight.notes, *_nameless(campaign, catalogue))
+    problems = (*preflight.problems, *_unreachable(services))
+    return replace(preflight, notes=notes, problems=problems)
+
+
+def _nameless(campaign: Campaign, catalogue: Catalogue) -> Iterator[str]:
+    """What the campaign names and the catalogue does not have: often a slip of the pen."""
+    rules = campaign.rules
+    editorial = () if campaign.editorial == "popular" else campaign.editorial
+    for what, names, column in (
+        ("rules.blocked_items", rules.blocked_items, "item_id"),
+        ("rules.blocked_categories", rules.blocked_categories, "category"),
+        ("rules.blocked_brands", rules.blocked_brands, "brand"),
+        ("editorial", editorial, "item_id"),
+    ):
+        if unknown := sorted(set(names) - set(catalogue.frame[column])):
+            yield f"{what}: the catalogue has no {', '.join(unknown)}."
+
+
+def _unreachable(services: Services) -> Iterator[str]:
+    """Behind a real relay, links to this machine itself would reach nobody."""
+    if services.outbox is None and urlsplit(services.public_url).hostname in LOOPBACK:
+        yield (
+            f"Links and the unsubscribe address lead to {services.public_url}, which no recipient "
+            "can open; set RECO_PUBLIC_URL."
+        )
 
 
 def _with_lint(preflight: Preflight, findings: Sequence[Finding]) -> Preflight:

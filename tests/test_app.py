@@ -7,6 +7,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
@@ -122,6 +123,20 @@ def test_preflight_refuses_what_is_beyond_the_limits(client, services):
 
     assert not found.ok
     assert any("fall back" in problem for problem in found.problems)
+
+
+def test_preflight_tells_what_the_campaign_misspells_and_links_that_reach_nobody(client, services):
+    misspelt = campaign(
+        "misspelt",
+        limits={"fallback_share": 1.0},
+        rules={"blocked_items": ["item-4o"], "blocked_categories": ["Diary"]},
+    )
+
+    found = check(misspelt, replace(services, outbox=None))
+
+    assert "rules.blocked_items: the catalogue has no item-4o." in found.notes
+    assert "rules.blocked_categories: the catalogue has no Diary." in found.notes
+    assert [p for p in found.problems if "set RECO_PUBLIC_URL" in p] == list(found.problems)
 
 
 def test_a_preview_is_a_file_and_its_decisions(client, services, tmp_path):
