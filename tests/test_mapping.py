@@ -82,6 +82,20 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     assert "did you mean rename" in text
 
 
+@pytest.mark.parametrize("line", ["values: {consent_mail: {yes: Y}}", "null_values: [NULL]"])
+def test_words_that_yaml_reads_as_something_else_want_quotes(tmp_path: Path, line: str) -> None:
+    path = written(tmp_path, f"table: subscribers\n{line}\n")
+
+    with pytest.raises(ConfigError, match="must stand in quotes"):
+        load_mapping(path)
+
+
+def test_a_bare_boolean_is_a_value_that_we_write(tmp_path: Path) -> None:
+    path = written(tmp_path, "table: subscribers\nvalues: {consent_mail: {Y: true, N: no}}\n")
+
+    assert load_mapping(path).values == {"consent_mail": {"Y": "true", "N": "false"}}
+
+
 def test_two_sources_for_one_column_are_a_mistake(tmp_path: Path) -> None:
     path = written(tmp_path, "table: events\nrename: {a: value}\nderive: {value: b * 2}\n")
 

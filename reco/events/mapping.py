@@ -48,8 +48,20 @@ def _encoding(name: str) -> str:
     return name
 
 
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _source_text(value: object) -> str:
+    # YAML reads a bare yes, no, on or null as a value of its own: what stood there is lost.
+    if value is None or isinstance(value, bool):
+        raise ValueError(f'must stand in quotes, such as "yes" or "null": YAML reads it as {value}')
+    return str(value)
+
+
 Sql = Annotated[str, AfterValidator(_sql)]
-Text = Annotated[str, BeforeValidator(lambda value: str(value))]
+Text = Annotated[str, BeforeValidator(_text)]
+SourceText = Annotated[str, BeforeValidator(_source_text)]
 
 
 class Mapping(BaseModel):
@@ -62,7 +74,7 @@ class Mapping(BaseModel):
     separator: str = Field(",", min_length=1, max_length=1, description="between fields of a CSV")
     decimal_comma: bool = Field(False, description="numbers in text look like 1.234,50")
     columns: list[str] | None = Field(None, description="names for a CSV that has no header")
-    null_values: list[Text] = Field([""], description="texts of a CSV that mean: no value")
+    null_values: list[SourceText] = Field([""], description="texts of a CSV that mean: no value")
     timezone: Annotated[str, AfterValidator(_zone)] = Field(
         "UTC", description="of times without an offset"
     )
@@ -76,7 +88,7 @@ class Mapping(BaseModel):
     derive: dict[str, Sql] = Field({}, description="our column: expression")
     rename: dict[str, str] = Field({}, description="source column: our column")
     constants: dict[str, Text | None] = Field({}, description="our column: value of every row")
-    values: dict[str, dict[Text, str]] = Field(
+    values: dict[str, dict[SourceText, Text]] = Field(
         {}, description="our column: {value of the source: value that we write}"
     )
     ignore: list[str] = Field([], description="source columns that are not kept as attributes")
