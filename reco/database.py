@@ -75,6 +75,7 @@ SUPPRESSIONS = Table(
     Column("source", String, nullable=False),
     Column("since", WHEN, nullable=False, server_default=func.now()),
     Column("expires_at", WHEN),  # null: for ever
+    Index("suppressions_since", "since"),  # senders ask twice a second who left
 )
 
 CAMPAIGNS = Table(

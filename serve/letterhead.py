@@ -1,5 +1,6 @@
 """What a campaign's mails share as text and headers: template, variables, sender, signature."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -71,9 +72,21 @@ def list_header(campaign: Campaign) -> str:
 def feedback_id(campaign: Campaign) -> str:
     """Four fields by which Gmail counts complaints: campaign, list, kind of mail, sender."""
     mailing_list = list_header(campaign).rpartition("<")[2].rstrip(">")
-    sender = domain_of(campaign)[-SENDER_ID:].strip(".-").ljust(5, "x")
-    fields = (campaign.id, mailing_list, "marketing", sender)
+    fields = (campaign.id, mailing_list, "marketing", sender_id(domain_of(campaign)))
     return ":".join(re.sub(r"[^A-Za-z0-9._-]+", "-", field) for field in fields)
+
+
+def sender_id(domain: str) -> str:
+    """The sender's name for Google: as many whole labels of the domain as fit, else its own one.
+
+    A label that is too long has a short hash of the domain instead: cut, it could be another's.
+    """
+    labels = domain.split(".")
+    ends = [".".join(labels[start:]) for start in range(len(labels) - 1)]
+    own = labels[-2] if len(labels) > 1 else domain
+    fits = [name for name in (*ends, own) if len(name) <= SENDER_ID]
+    short = hashlib.blake2b(domain.encode(), digest_size=6).hexdigest()
+    return (fits[0] if fits else short).ljust(5, "x")
 
 
 def dkim_of(campaign: Campaign, services: Services) -> DkimSigner | None:

@@ -6,6 +6,7 @@ Raises nothing: whatever happens to a mail is the state of its delivery.
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,6 +20,7 @@ from reco.errors import SendDeferred, SendError, SendFailed, SendUncertain
 from reco.outcomes.verdicts import Kind, Refusal, judge
 from render.message import return_path
 from serve.chunks import Assembled
+from serve.leavers import Leavers, Left
 from serve.letterhead import domain_of
 
 log = structlog.get_logger()
@@ -33,8 +35,15 @@ STATES: Final[Mapping[type[SendError], State]] = {
 class Outgoing:
     """Sends the mails of one campaign through one pool; lives in one event loop."""
 
-    def __init__(self, campaign: Campaign, pool: SmtpPool, rate_per_s: float | None) -> None:
+    def __init__(
+        self,
+        campaign: Campaign,
+        pool: SmtpPool,
+        rate_per_s: float | None,
+        leavers: Leavers | None = None,
+    ) -> None:
         self._pool = pool
+        self._leavers = leavers
         self._domain = domain_of(campaign)
         self._paces = Paces({str(name): rate for name, rate in campaign.operator_rates.items()})
         self._rate = TokenBucket(rate_per_s) if rate_per_s else None
@@ -49,9 +58,13 @@ class Outgoing:
         pace = self._paces.of(assembled.addresses[i])
         if held := await self._held_back(delivery, pace):
             return held
+        address = assembled.addresses[i]
         mail_from = return_path(assembled.message_ids[i], self._domain)
+        last_look = partial(self._leavers.check, address) if self._leavers else None
         try:
-            reply = await self._pool.send(mail_from, assembled.addresses[i], assembled.messages[i])
+            reply = await self._pool.send(mail_from, address, assembled.messages[i], last_look)
+        except Left:
+            return _held(delivery, 0.0, "Held back: the reader left meanwhile")
         except SendError as error:
             return self._refused(delivery, error, attempt, pace)
         except Exception as error:

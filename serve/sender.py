@@ -27,6 +27,7 @@ from reco.outcomes.copy_learning import CopyLog
 from reco.outcomes.returned import Delivered, ReturnedMail
 from reco.rules.caps import Caps
 from serve.chunks import Assembled, Choice, Request
+from serve.leavers import Leavers
 from serve.metrics import Meters
 from serve.outgoing import Outgoing
 from serve.picking import showing_of
@@ -69,6 +70,7 @@ class Sender:
         returned: ReturnedMail | None = None,
         copy_log: CopyLog | None = None,
         quota: Quota | None = None,
+        leavers: Leavers | None = None,
     ) -> None:
         self._campaign = campaign
         self._spec = campaign.model_dump_json().encode()
@@ -78,7 +80,8 @@ class Sender:
         self._pool = pool
         self._caps = caps
         self._meters = meters
-        self._outgoing = Outgoing(campaign, pool, rate_per_s)
+        self._outgoing = Outgoing(campaign, pool, rate_per_s, leavers)
+        self._leavers = leavers
         self._chunk, self._group, self._in_flight = CHUNK, GROUP, IN_FLIGHT
         if rate_per_s is not None:
             self._chunk = max(1, min(CHUNK, int(rate_per_s * CLAIMED_S)))
@@ -98,6 +101,7 @@ class Sender:
     async def run(self) -> None:
         """Send until stopped. Raises ServiceUnavailable when a store or the relay is gone."""
         chunks: set[asyncio.Task[None]] = set()
+        watch = asyncio.create_task(self._leavers.watch()) if self._leavers else None
         try:
             while not self._stopping.is_set():
                 if len(chunks) >= self._in_flight:
@@ -111,6 +115,8 @@ class Sender:
                     await asyncio.sleep(IDLE_S)
         finally:
             results = await asyncio.gather(*chunks, return_exceptions=True)
+            if watch is not None:
+                watch.cancel()
         _raise(results)
 
     def _claim(self) -> Claim | None:

@@ -12,8 +12,10 @@ from reco.campaigns.smtp import SmtpPool
 from reco.campaigns.warmup import Quota
 from reco.outcomes.copy_learning import CopyLog
 from reco.rules.caps import Caps
+from reco.subscribers.suppression import SuppressionList
 from serve.graph import Graph
 from serve.inbound import returned_mail_of
+from serve.leavers import Leavers
 from serve.metrics import Meters
 from serve.sender import Sender, Timing
 from serve.stores import Stores
@@ -51,6 +53,7 @@ async def open_sender(
                 returned=returned_mail_of(stores),
                 quota=Quota(campaign.warm_up, stores.engine) if campaign.warm_up else None,
                 copy_log=CopyLog(stores.engine),
+                leavers=Leavers(SuppressionList(stores.engine, stores.services.link_key)),
             )
 
 

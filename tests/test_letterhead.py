@@ -18,7 +18,7 @@ from reco.models.slates import Reason
 from reco.settings import Settings
 from serve.assembling import MailMaker
 from serve.chunks import Choice, Mode, Request
-from serve.letterhead import dkim_of, feedback_id, renderer_of, sender_of, try_template
+from serve.letterhead import dkim_of, feedback_id, renderer_of, sender_id, sender_of, try_template
 from tests.small_world import MAILED, World, campaign, small_world
 from tests.stages import Stages
 
@@ -163,6 +163,20 @@ def test_list_and_feedback_ids_are_well_formed(list_id, header, feedback):
 
     assert sender_of(spec).list_id == header
     assert feedback_id(spec) == f"spring:{feedback}:marketing:shop.example"
+
+
+@pytest.mark.parametrize(
+    ("domain", "sender"),
+    [
+        ("shop.example", "shop.example"),
+        ("news.shop.example", "shop.example"),
+        ("mail.completejourney.example", "completejourney"),
+        ("a.io", "a.iox"),
+        ("the-longest-of-all-shops.example", "c22057d2f1bc"),
+    ],
+)
+def test_the_sender_for_google_is_never_half_a_word(domain, sender):
+    assert sender == sender_id(domain)
 
 
 def test_a_template_that_hides_picks_is_refused():

@@ -78,15 +78,24 @@ class SmtpPool:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(wire.quit() for wire in idle))
 
-    async def send(self, mail_from: str, rcpt_to: str, data: bytes) -> str:
+    async def send(
+        self,
+        mail_from: str,
+        rcpt_to: str,
+        data: bytes,
+        last_look: Callable[[], None] | None = None,
+    ) -> str:
         """Send one mail (CRLF lines, headers and body) and give the server's reply.
 
+        `last_look` is called when a connection is free; what it raises is raised, and nothing sent.
         Raises SendDeferred (4xx, or the server surely has no complete mail), SendFailed (5xx) or
         SendUncertain (the server may have it). Safe to call many at once.
         """
         _check_envelope(mail_from, rcpt_to)
         body = on_the_wire(data)
         async with self._slots:
+            if last_look is not None:
+                last_look()
             try:
                 reply = await self._send_once(mail_from, rcpt_to, body)
             except Refused as refused:

@@ -8,7 +8,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -21,6 +21,8 @@ from reco.subscribers.hygiene import normalise
 
 # Its own normal form; sparing the full parse makes a hash 50 times cheaper.
 PLAIN: Final = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)+")
+# An entry carries the time at which its transaction began, and is seen when that ends.
+OVERLAP: Final = timedelta(seconds=30)
 
 
 class SuppressionReason(StrEnum):
@@ -118,3 +120,14 @@ class SuppressionList:
                 for row in connection.execute(statement)
             }
         return [found.get(h) for h in hashes]
+
+    def since(self, moment: datetime | None) -> tuple[datetime, set[bytes]]:
+        """The time by the database's clock, and hashes of the addresses put on the list after
+        `moment`; some of just before it are among them, and None is now.
+        """
+        columns = SUPPRESSIONS.c
+        with self._engine.connect() as connection:
+            now = connection.execute(select(func.now())).scalar_one()
+            after = (moment or now) - OVERLAP
+            rows = connection.execute(select(columns.address_hash).where(columns.since > after))
+            return now, {row.address_hash for row in rows}

@@ -1,0 +1,116 @@
+"""Who unsubscribes while a campaign runs gets nothing more, whichever sender has their mail."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from reco.campaigns.ledger import Ledger
+from reco.embedded import Services
+from reco.subscribers.suppression import SuppressionList, SuppressionReason
+from render.links import Link, LinkKind, LinkSigner
+from serve import problems, public
+from serve.leavers import Leavers, Left
+from serve.metrics import Meters
+from serve.readers import Readers
+from serve.stores import Stores
+from tests.small_world import MAILED, World, small_world
+from tests.smtpd import SmtpSink
+from tests.test_sender import Post
+
+MORE = 80
+SENDERS = 8
+LEAVERS = [f"x{n:04d}" for n in range(0, MORE, 2)]
+
+
+@pytest.fixture
+def world(services: Services) -> Iterator[World]:
+    with small_world(services, MORE) as world:
+        yield world
+
+
+def arrived(sink: SmtpSink) -> Counter[str]:
+    return Counter(message.rcpt_to.partition("@")[0] for message in sink.messages)
+
+
+async def unsubscribe(world: World, campaign_id: str) -> None:
+    """Everybody of LEAVERS by one click, over HTTP."""
+    app = FastAPI()
+    problems.install(app)
+    app.include_router(public.router(Readers(Stores(str(world.services.home))), Meters()))
+    signer = LinkSigner(world.services.link_key)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://reco") as client:
+        answers = await asyncio.gather(
+            *(
+                client.post(
+                    f"/u/{signer.sign(Link(LinkKind.UNSUBSCRIBE, campaign_id, user))}",
+                    data={"List-Unsubscribe": "One-Click"},
+                )
+                for user in LEAVERS
+            )
+        )
+    assert {200} == {answer.status_code for answer in answers}
+
+
+async def test_an_unsubscription_reaches_every_sender_within_a_second(
+    world, smtp_sink, monkeypatch
+):
+    monkeypatch.setattr("serve.sender.CLAIMED_S", 4)  # so that all of them hold some
+    post = Post(world, smtp_sink.url)
+    post.ledger.enqueue(post.campaign.id, [(f"x{n:04d}", "personal") for n in range(MORE)])
+    suppressions = SuppressionList(world.engine, world.services.link_key)
+    async with AsyncExitStack() as stack:
+        senders = []
+        stack.enter_context(post.ledger)
+        for _ in range(SENDERS):
+            post.ledger = stack.enter_context(Ledger(world.services.database_url))
+            sender = post.sender(rate_per_s=4, leavers=Leavers(suppressions))
+            senders.append(await stack.enter_async_context(sender))
+        work = [asyncio.create_task(sender.run()) for sender in senders]
+        while len(smtp_sink.messages) < 12:  # noqa: ASYNC110 - the sink rings no bell
+            await asyncio.sleep(0.02)
+        claimed = post.ledger.counts(post.campaign.id)["claimed"]
+        await unsubscribe(world, post.campaign.id)
+        await asyncio.sleep(1.0)
+        before = arrived(smtp_sink)
+        while post._open() or post.ledger.counts(post.campaign.id)["deferred"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        for sender in senders:
+            sender.stop()
+        await asyncio.gather(*work)
+        rows = post.ledger.rows(post.campaign.id)
+
+    after = arrived(smtp_sink)
+    late = [user for user in LEAVERS if after[user] > before[user]]
+    states = dict(rows.select("user_id", "state").iter_rows())
+    replies = dict(rows.select("user_id", "reply").iter_rows())
+    kept_out = [user for user in LEAVERS if not after[user]]
+    assert claimed > 0, "the race needs mails that are made and wait"
+    assert [] == late
+    assert kept_out
+    assert {("suppressed", "unsubscribe")} == {(states[u], replies[u]) for u in kept_out}
+    stayed = {*MAILED, *(f"x{n:04d}" for n in range(MORE))} - set(LEAVERS)
+    assert stayed <= after.keys()
+    assert set(after.values()) == {1}
+
+
+async def test_who_is_suppressed_is_known_by_address_only(world):
+    suppressions = SuppressionList(world.engine, world.services.link_key)
+    leavers = Leavers(suppressions, every_s=0.01)
+    watch = asyncio.create_task(leavers.watch())
+    suppressions.add(["X0001@mail.example"], SuppressionReason.UNSUBSCRIBE, "test")
+
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                leavers.check("x0001@mail.example")
+            except Left:
+                break
+            await asyncio.sleep(0.01)
+    leavers.check("x0002@mail.example")
+    watch.cancel()
