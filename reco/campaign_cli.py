@@ -126,16 +126,22 @@ def preview(terminal: Terminal, file: Path, user_id: str, arm: str | None, out: 
 @click.option("--out", type=OUT, help="One self-contained HTML file.")
 @click.option("--days", default=28, show_default=True, type=click.IntRange(1, 366))
 @click.option("--bands", type=FILE, help="Instead of the defaults in configs/alerts/bands.yaml.")
+@click.option("--weights", help="Of a plain file: a=1,b=4 checks its split.")
 def report(
-    terminal: Terminal, campaign_id: str, out: Path | None, days: int, bands: Path | None
+    terminal: Terminal,
+    campaign_id: str,
+    out: Path | None,
+    days: int,
+    bands: Path | None,
+    weights: str | None,
 ) -> None:
     """A/B with intervals, revenue per mail, coverage, latency: a campaign, or a plain file."""
     from reco.outcomes.bands import read_bands
     from reco.outcomes.page import headlines
-    from reco.outcomes.report import read_experiment, to_html, to_json
+    from reco.outcomes.report import read_experiment, read_weights, to_html, to_json
 
     if Path(campaign_id).is_file():
-        found = read_experiment(Path(campaign_id))
+        found = read_experiment(Path(campaign_id), weights=read_weights(weights))
     else:
         from reco.line import open_line
         from reco.outcomes.gather import campaign_report

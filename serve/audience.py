@@ -9,7 +9,7 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.conditions import matches
 from reco.campaigns.fields import ATTRIBUTE, PROFILE
 from reco.campaigns.ledger import Ledger
-from reco.experiments.assignment import arms
+from reco.experiments.assignment import Experiment, Holdout, assign
 from reco.subscribers.store import Subscriber, SubscriberStore
 
 PAGE: Final = 2_000
@@ -27,11 +27,18 @@ def pages(campaign: Campaign, store: SubscriberStore) -> Iterator[list[str]]:
             yield kept
 
 
+def assigned_arms(campaign: Campaign, user_ids: Sequence[str]) -> list[str]:
+    """Arm of each subscriber, or assignment.HOLDOUT or OUTSIDE. Raises ConfigError."""
+    experiment = Experiment(campaign.arm_salt, campaign.weights, campaign.share)
+    holdout = Holdout(campaign.holdout_salt, campaign.holdout)
+    return assign(experiment, user_ids, holdout=holdout)
+
+
 def enqueue(campaign: Campaign, store: SubscriberStore, ledger: Ledger) -> int:
     """Put the audience into the ledger, each with an arm; gives its size."""
     size = 0
     for page in pages(campaign, store):
-        assigned = arms(campaign.arm_salt, page, campaign.weights)
+        assigned = assigned_arms(campaign, page)
         ledger.enqueue(campaign.id, list(zip(page, assigned, strict=True)))
         size += len(page)
     return size

@@ -17,12 +17,11 @@ from reco.catalogue import Catalogue
 from reco.database import open_database
 from reco.embedded import Services
 from reco.events.lake import Lake
-from reco.experiments.assignment import arms
 from reco.rules.rules import blocked_rows
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionReason
 from render.lint import Finding, lint
-from serve.audience import pages
+from serve.audience import assigned_arms, pages
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
 from serve.letterhead import renderer_of, try_template
@@ -160,7 +159,7 @@ async def _make(campaign: Campaign, chunks: Sequence[list[str]], graph: Graph, m
 
     async def one(users: list[str]) -> None:
         async with free:
-            assigned = arms(campaign.arm_salt, users, campaign.weights)
+            assigned = assigned_arms(campaign, users)
             made.add(await graph.assemble(Request(choice, users, assigned, Mode.CHECK, spec)))
 
     await asyncio.gather(*(one(chunk) for chunk in chunks))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from reco.campaigns.campaign import Campaign, Rules
 from reco.campaigns.variants import Chosen
+from reco.experiments.assignment import HOLDOUT, OUTSIDE
 from reco.features.history import Histories
 from reco.models.slates import Slates
 from render.renderer import Rendered
@@ -36,7 +37,7 @@ class Choice:
 
     by         id under which showings are counted: the campaign's
     editorial  item ids, best first; empty means what is popular now
-    static     arms that get the editorial slate instead of the model's
+    static     arms, and who stays outside of them, that get the editorial slate, not the model's
     explore    arms that get a draw among the model's candidates
     as_of      freezes clock and features, for a replay
     """
@@ -58,7 +59,8 @@ class Choice:
             picks=campaign.picks,
             rules=campaign.rules,
             editorial=() if campaign.editorial == "popular" else tuple(campaign.editorial),
-            static=frozenset(arm.name for arm in campaign.arms if arm.slate == "editorial"),
+            static=frozenset(arm.name for arm in campaign.arms if arm.slate == "editorial")
+            | {HOLDOUT, OUTSIDE},
             explore=frozenset(arm.name for arm in campaign.arms if arm.slate == "explore"),
             as_of=campaign.as_of,
             live=campaign.live,

@@ -13,10 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from reco.campaigns.campaign import Campaign
 from reco.embedded import Services
 from reco.errors import NotFound
-from reco.experiments.assignment import arms
+from reco.experiments.assignment import HOLDOUT, OUTSIDE
 from reco.models.slates import Rung
 from render.images import inline_images
 from render.reasons import reason_sentence
+from serve.audience import assigned_arms
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
 
@@ -42,8 +43,8 @@ async def assemble_one(
 
     Raises NotFound with the reason when there is none.
     """
-    arm = arm or arms(campaign.arm_salt, [user_id], campaign.weights)[0]
-    if arm not in campaign.weights:
+    arm = arm or assigned_arms(campaign, [user_id])[0]
+    if arm not in {*campaign.weights, HOLDOUT, OUTSIDE}:
         raise NotFound(
             f"Campaign {campaign.id} has no arm {arm}.", f"It has {[*campaign.weights]}."
         )

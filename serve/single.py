@@ -16,7 +16,7 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.delivery import delivery_id, recipient_of
 from reco.campaigns.ledger import Ledger
 from reco.database import DELIVERIES
-from reco.experiments.assignment import arms
+from serve.audience import assigned_arms
 from serve.sender import Sender
 
 
@@ -67,7 +67,7 @@ class SingleSends:
         """
         deliveries = [ask.delivery for ask in asks]
         users = [ask.user_id for ask in asks]
-        rows = list(zip(deliveries, arms(campaign.arm_salt, users, campaign.weights), strict=True))
+        rows = list(zip(deliveries, assigned_arms(campaign, users), strict=True))
         await asyncio.to_thread(self._ledger.enqueue, campaign.id, rows)
         claim = await asyncio.to_thread(self._ledger.claim_these, campaign.id, deliveries)
         if len(claim):

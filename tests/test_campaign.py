@@ -11,7 +11,9 @@ from reco.campaigns.campaign import Campaign, load
 from reco.campaigns.pacing import TokenBucket, next_attempt
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.errors import ConfigError, Conflict, NotFound
+from serve.audience import assigned_arms
 from serve.campaign import pausing, start
+from serve.chunks import Choice
 from serve.letterhead import list_header
 
 DIGEST = Path(__file__).parent.parent / "configs" / "campaigns" / "digest.yaml"
@@ -39,13 +41,31 @@ def test_the_demo_campaign_loads_and_survives_json() -> None:
     assert Campaign.model_validate_json(campaign.model_dump_json()) == campaign
 
 
+def test_a_holdout_is_the_same_in_every_campaign_and_more_traffic_moves_nobody(
+    tmp_path: Path,
+) -> None:
+    users = [f"u{i}" for i in range(2_000)]
+    parts = load(written(tmp_path, NEEDED)).model_copy(update={"holdout": 0.1, "share": 0.3})
+    more = parts.model_copy(update={"share": 0.6})
+    other = parts.model_copy(update={"id": "d"})
+    first, second, third = (assigned_arms(one, users) for one in (parts, more, other))
+
+    assert {"holdout", "outside", "personal"} == set(first)
+    assert 150 < first.count("holdout") < 250
+    assert all(a in (b, "outside") for a, b in zip(first, second, strict=True))
+    held = [[arm == "holdout" for arm in one] for one in (first, second, third)]
+    assert held[0] == held[1] == held[2]
+    assert first != third
+    assert {"holdout", "outside"} <= Choice.of(parts).static
+
+
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     campaign = load(written(tmp_path, NEEDED))
 
     assert campaign.arm_salt == "c"
+    assert set(assigned_arms(campaign, [f"u{i}" for i in range(500)])) == {"personal"}
     assert list_header(campaign) == "c.example.com"
     assert campaign.weights == {"personal": 1.0}
-    assert campaign.slate_of("personal") == "model"
     assert abs(campaign.now() - datetime.now(UTC)) < timedelta(minutes=1)
 
 

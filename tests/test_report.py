@@ -24,7 +24,7 @@ from reco.outcomes.bots import TOUCHES, judge
 from reco.outcomes.exposure import gini
 from reco.outcomes.plots import ticks
 from reco.outcomes.reactions import Reactions
-from reco.outcomes.report import build, read_experiment, to_html, to_json
+from reco.outcomes.report import build, read_experiment, read_weights, to_html, to_json
 from reco.outcomes.wording import amount, gap, lift, p_value, share
 from reco.tables import EVENTS, ITEMS
 
@@ -326,6 +326,45 @@ def test_a_report_of_almost_nothing_is_still_a_page(deliveries):
     assert json.loads(to_json(report))["title"] == "digest"
 
 
+def test_whoever_is_outside_of_the_experiment_is_counted_and_not_compared():
+    kept = pl.when(pl.int_range(pl.len()) < 20).then(pl.lit("holdout")).otherwise(pl.col("arm"))
+    report = made(deliveries=ledger(unsent=()).with_columns(arm=kept), replay=False)
+
+    assert {"static", "personal"} == report.analysis.units.keys()
+    assert sum(report.analysis.units.values()) == 380
+    assert report.delivery.ledger.audience == 400
+    assert any("20 recipients of the holdout" in caution for caution in report.cautions)
+    assert not report.blocked
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (0, ["The windows are still open: that of clicks until 2026-", "at least 14 days"]),
+        (20, ["The windows are still open"]),
+        (40, []),
+    ],
+)
+def test_a_report_says_that_it_is_too_early(days, said):
+    sent = ledger(unsent=())["accepted_at"].max()
+    cautions = made(
+        deliveries=ledger(unsent=()), replay=False, now=sent + timedelta(days=days, minutes=3)
+    ).cautions
+
+    early = [c for c in cautions if "still open" in c or "14 days" in c]
+    assert len(said) == len(early)
+    assert all(words in caution for words, caution in zip(said, early, strict=True))
+
+
+def test_a_report_states_the_size_that_its_first_metric_needs():
+    """Control 25 % of 100: a lift of 10 % needs 2 (2.80)² p (1 - p) / (p / 10)² = 4,710 units."""
+    report = made()
+
+    size = report.analysis.results[0].size
+    assert size.needed == pytest.approx(4_710, rel=0.02)
+    assert not any("units an arm" in c for c in report.cautions)  # a replay is no experiment
+
+
 # Plain files
 
 
@@ -348,6 +387,19 @@ def test_a_plain_file_is_read_as_an_experiment(tmp_path):
         revenue.comparisons[0].comparison.p_value
     )
     assert "Experiment report" in to_html(report)
+    assert any(f"needs {clicked.size.needed:,} units an arm" in c for c in report.cautions)
+
+
+def test_weights_given_for_a_plain_file_check_its_split(tmp_path):
+    file = tmp_path / "lost.csv"
+    rows = [(i, "a" if i < 1_000 else "b", i % 3) for i in range(1_800)]
+    pl.DataFrame(rows, schema=["unit", "arm", "x"], orient="row").write_csv(file)
+
+    assert read_experiment(file, weights=read_weights("a=1, b=1")).blocked
+    assert not read_experiment(file, weights=read_weights("a=5,b=4")).blocked
+    assert read_weights(None) is None
+    with pytest.raises(InputError, match="'a:1'"):
+        read_weights("a:1")
 
 
 def test_several_rows_of_a_unit_widen_the_interval():

@@ -207,6 +207,9 @@ class Campaign(Strict):
     picks: int = Field(3, ge=1, le=24, description="items shown in a mail")
     arms: tuple[Arm, ...] = Field((Arm(name="personal", weight=1.0),), min_length=1)
     salt: Line | None = Field(None, description="of the arms' hash; default the id")
+    share: Share = Field(1.0, description="of the audience takes part; others get the editorial")
+    holdout: Share = Field(0.0, description="of all subscribers, the same in every campaign: too")
+    holdout_salt: Line = Field("holdout", description="changed when others shall be held out")
     editorial: Literal["popular"] | tuple[str, ...] = Field(
         "popular", description="item ids, best first, or what is popular now"
     )
@@ -271,10 +274,6 @@ class Campaign(Strict):
     def segment_names(self) -> frozenset[str]:
         """Segments that somebody may be in."""
         return frozenset((*(segment.name for segment in self.segments), OTHER))
-
-    def slate_of(self, arm: str) -> Slate:
-        """Who picks for an arm of this campaign."""
-        return next(a.slate for a in self.arms if a.name == arm)
 
     def now(self) -> datetime:
         """The campaign's clock: frozen at `as_of`, else the real one (UTC)."""

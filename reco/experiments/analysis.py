@@ -21,13 +21,16 @@ from reco.experiments.statistics import (
     SampleRatio,
     adjust,
     compare,
+    detectable,
     false_discovery,
     linearise,
     sample_ratio,
+    sample_size,
     winsorise,
 )
 
 Kind = Literal["share", "number", "money"]
+LIFT: Final = 0.1  # for which the needed size is stated
 FEW_UNITS: Final = 100  # in an arm; below it the intervals are shown with a warning
 
 
@@ -61,12 +64,21 @@ class ArmComparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """What the sizes of the arms can show with 80 % power: lifts over the control."""
+
+    lift: float  # the smallest that these arms show
+    needed: int  # units an arm that show a lift of LIFT
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One metric: every arm, then every arm but the control against it."""
 
     metric: Metric
     arms: tuple[ArmEstimate, ...]
     comparisons: tuple[ArmComparison, ...]
+    size: Size | None = None  # None where the control has nothing to lift
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +173,16 @@ def _result(frame: pl.DataFrame, metric: Metric, unit: str, arm: str, ordered: l
         tuple(
             ArmComparison(n, compare(s, base), None) for n, s in samples.items() if n != ordered[0]
         ),
+        _size(base, min(sample.n for sample in samples.values())),
+    )
+
+
+def _size(control: Sample, least: int) -> Size | None:
+    if least < 2 or not control.mean > 0 or not control.variance > 0:
+        return None
+    return Size(
+        detectable(control, least) / control.mean,
+        sample_size(control.variance, LIFT * control.mean),
     )
 
 

@@ -211,3 +211,9 @@ def sample_size(variance: float, difference: float, alpha: float = 0.05, power: 
     """Units an arm that show a difference with the given power, two arms of one size."""
     z = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
     return math.ceil(2 * variance * (z / difference) ** 2)
+
+
+def detectable(sample: Sample, other: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Difference that this arm and one of `other` such units show with the given power."""
+    z = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
+    return z * math.sqrt(sample.variance * (1 / sample.n + 1 / other))

@@ -24,6 +24,8 @@ class Window:
     """Where purchases were looked for; `start` None means from each mail's own acceptance."""
 
     start: datetime | None
+    first: datetime | None  # mail of the campaign
+    closes: datetime | None  # the window of the last mail
     days: int
     observed_until: datetime | None
     complete: bool  # the whole window lies within the known purchases
@@ -95,7 +97,8 @@ def window_of(
     end = opened + timedelta(days=days) if isinstance(opened, datetime) else None
     # A shop's last purchase of the last day comes before midnight: a day's grace.
     complete = bool(until and end and until + timedelta(days=1) >= end)
-    return Window(start, days, until, complete)
+    first = accepted["accepted_at"].min()
+    return Window(start, first if isinstance(first, datetime) else None, end, days, until, complete)
 
 
 def ledger_of(deliveries: pl.DataFrame) -> Ledger:

@@ -16,10 +16,12 @@ import polars as pl
 
 from reco.catalogue import Catalogue
 from reco.errors import InputError
-from reco.experiments.analysis import FEW_UNITS, Analysis, Metric, analyse
+from reco.experiments.analysis import Analysis, Metric, analyse
+from reco.experiments.assignment import HOLDOUT, OUTSIDE
 from reco.experiments.statistics import sample_ratio
 from reco.outcomes.bands import Bands, alerts_of
 from reco.outcomes.calibration import calibration
+from reco.outcomes.cautions import cautions_of
 from reco.outcomes.delivery import Delivery, bought_of, latencies_of, ledger_of, window_of
 from reco.outcomes.exposure import exposures, mailable
 from reco.outcomes.page import page
@@ -57,6 +59,7 @@ def build(
     replay: bool,
     reactions: Reactions | None = None,
     bands: Bands | None = None,
+    now: datetime | None = None,
 ) -> Report:
     """Report of a campaign (a row of database.CAMPAIGNS with its config) from its ledger rows.
 
@@ -70,8 +73,9 @@ def build(
     arms = list(config.get("arms") or [])
     weights = {str(arm["name"]): float(arm.get("weight", 1)) for arm in arms}
     start = _start(config, replay)
-    outcomes = match(deliveries, purchases, start, horizon_days)
-    users = deliveries.select(RECIPIENT, "arm").unique()
+    compared = deliveries.filter(~pl.col("arm").is_in([HOLDOUT, OUTSIDE]))
+    outcomes = match(compared, purchases, start, horizon_days)
+    users = compared.select(RECIPIENT, "arm").unique()
     assigned = dict(users.group_by("arm").len().iter_rows())
     weights = weights or dict.fromkeys(sorted(assigned), 1.0)
     control = _control(arms, sorted(weights))
@@ -95,7 +99,8 @@ def build(
     currency = str(config.get("currency") or _currency(catalogue))
     title = str(campaign["campaign_id"])
     alerts = alerts_of(delivery, bands)
-    return _finished(Report(title, replay, currency, analysis, delivery, (), alerts))
+    found = Report(title, replay, currency, analysis, delivery, (), alerts)
+    return _finished(found, now or datetime.now(UTC))
 
 
 def read_experiment(
@@ -120,7 +125,20 @@ def read_experiment(
             "Give a CSV or Parquet file with the columns unit, arm and one or more metrics.",
         ) from error
     analysis = analyse(frame, metrics, unit=unit, arm=arm, control=control, weights=weights)
-    return _finished(Report(path.stem, False, "", analysis, None, ()))
+    return _finished(Report(path.stem, False, "", analysis, None, ()), datetime.now(UTC))
+
+
+def read_weights(text: str | None) -> dict[str, float] | None:
+    """Weights of the arms written as a=1,b=4. Raises InputError."""
+    if text is None:
+        return None
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {arm.strip(): float(weight) for arm, weight in pairs}
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} does not give weights to arms.", str(error), "Write control=1,personal=4."
+        ) from error
 
 
 def to_html(report: Report) -> str:
@@ -148,44 +166,12 @@ def _analysis(
     return analyse(frame, metrics, unit="user_id", control=reference, weights=weights)
 
 
-def _finished(report: Report) -> Report:
+def _finished(report: Report, now: datetime) -> Report:
     """The report with its cautions, and without comparisons where the split is broken."""
     analysis = report.analysis
     if analysis and report.blocked:
         analysis = analysis.without_comparisons()
-    return dataclasses.replace(report, analysis=analysis, cautions=_cautions(report))
-
-
-def _cautions(report: Report) -> tuple[str, ...]:
-    """What a reader must know before believing a number, gravest first."""
-    found, analysis, delivery = [], report.analysis, report.delivery
-    if report.blocked:
-        found.append(
-            "The arms do not have the sizes that their weights promise (p < 0.001). Something "
-            "lost or added subscribers on one side, so no comparison is shown."
-        )
-    if report.replay:
-        found.append(
-            "This is a replay. Purchases are matched after the fact; no mail was really read. The "
-            "numbers say how well each arm foresaw what households bought anyway, not what mail "
-            "makes them buy."
-        )
-    if delivery and not delivery.window.complete:
-        found.append(
-            f"The window of {delivery.window.days} days has not been seen whole: purchases are "
-            f"known until {_day(delivery.window.observed_until)}. All arms are cut alike."
-        )
-    if delivery and delivery.ledger.open:
-        found.append(
-            f"{delivery.ledger.open} recipients are still under way; the campaign has not ended."
-        )
-    if analysis and min(analysis.units.values()) < FEW_UNITS:
-        found.append(
-            f"An arm has fewer than {FEW_UNITS} units; the intervals of money are rough there."
-        )
-    if analysis and len(analysis.units) < 2:
-        found.append("There is only one arm, so there is nothing to compare it with.")
-    return tuple(found)
+    return dataclasses.replace(report, analysis=analysis, cautions=cautions_of(report, now))
 
 
 def _start(config: Mapping[str, Any], replay: bool) -> datetime | None:
@@ -211,10 +197,6 @@ def _control(arms: Sequence[Mapping[str, Any]], names: list[str]) -> str:
 def _currency(catalogue: Catalogue) -> str:
     known = catalogue.frame["currency"].drop_nulls()
     return str(known.mode().sort()[0]) if len(known) else ""
-
-
-def _day(when: datetime | None) -> str:
-    return when.strftime("%Y-%m-%d") if when else "never"
 
 
 def _known(value: Any) -> Any:
