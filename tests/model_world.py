@@ -76,6 +76,7 @@ def artifact_of(catalogue: Catalogue, candidates: int = 200, repeats: bool = Tru
             price=catalogue.price,
             category=catalogue.category + 1,
             brand=catalogue.brand + 1,
+            kind=catalogue.category,
         ),
         lookalike=Lookalike.of(
             takers=np.array([[9.0] * 20 + [0] * 30, [0] * 30 + [9.0] * 20]),

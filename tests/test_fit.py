@@ -29,7 +29,7 @@ from train.plan import prepare
 CUT = datetime(2017, 12, 4, tzinfo=UTC)
 SLICE = Path(__file__).parent / "data" / "completejourney_slice"
 QUICK = TrainConfig.model_validate(
-    {"ranker": {"repeat_dates": 1, "epochs": 2}, "tower": {"dim": 32}, "promote": "always"}
+    {"ranker": {"repeat_dates": 1, "explore_dates": 2, "epochs": 2}, "tower": {"dim": 32}, "promote": "always"}
 )
 
 

@@ -86,3 +86,16 @@ def test_metrics_stay_between_zero_and_one(answers: list[list[int]]) -> None:
 
     for values in (ranking.ndcg, ranking.recall, ranking.hit):
         assert ((values >= 0) & (values <= 1)).all()
+
+
+def test_new_users_and_new_items_are_counted_apart() -> None:
+    """The first user had five items, the second none; only item 7 is new to the shop."""
+    shown = np.array([[0, 7], [6, 7]], np.int32)
+    cold = np.arange(8) == 7
+
+    seen = sparse([[1, 2, 3, 4, 5], []], 8)
+    ranking = rank_metrics(shown, sparse([[0], [5, 7]], 8), seen, 2, cold)
+
+    assert ranking.cold_user_ndcg == ranking.ndcg[1] < 1
+    assert ranking.cold_item_recall == 1  # of the one user who took a new item
+    assert np.isnan(rank_metrics(shown, sparse([[0], [5]], 8), seen, 2, cold).cold_item_recall)

@@ -56,11 +56,11 @@ class RankerConfig(Strict):
     epochs: int = Field(3, ge=1)
     popularity_penalty: float = Field(0.04, ge=0, le=1, description="off the logits of repeats")
     repeat_dates: int = Field(4, ge=1, description="reference dates, step_days apart")
-    explore_dates: int = Field(2, ge=1, description="reference dates, horizon_days apart")
+    explore_dates: int = Field(4, ge=1, description="reference dates, horizon_days apart")
     step_days: int = Field(21, ge=1)
     candidates: int = Field(200, ge=20, description="new items that stage 1 hands over")
     users_a_date: int = Field(
-        20_000, ge=100, description="subscribers sampled for a reference date"
+        10_000, ge=100, description="subscribers sampled for a reference date"
     )
 
 

@@ -33,6 +33,7 @@ class Slice:
     """What is judged: the past of each subscriber and what they took after it.
 
     usable  bool [catalogue]  items that a rival may show: those that the model knows
+    cold    bool [catalogue]  of them those first taken in the last horizon before the cut
     """
 
     past: Histories
@@ -43,6 +44,7 @@ class Slice:
     event_type: int
     catalogue: Catalogue
     usable: npt.NDArray[np.bool_]
+    cold: npt.NDArray[np.bool_]
     repeats: bool
 
 
@@ -90,7 +92,10 @@ def judge_slice(
         answers = (answers - answers.multiply(seen)).tocsr()
     answers.eliminate_zeros()
     when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
-    return Slice(past, answers, seen, when, day, event_type, catalogue, known, repeats)
+    first = np.full(len(catalogue), day, np.int64)
+    np.minimum.at(first, row[kept], p.first_day[kept])
+    cold = known & (first >= day - timeline.horizon_days) & (not timeline.timeless)
+    return Slice(past, answers, seen, when, day, event_type, catalogue, known, cold, repeats)
 
 
 def judge(scorers: Mapping[str, Scorer], judged: Slice, k: int, progress: Report) -> Verdict:
@@ -99,7 +104,8 @@ def judge(scorers: Mapping[str, Scorer], judged: Slice, k: int, progress: Report
     shown = {name: ranked(scorer, judged, k, progress) for name, scorer in scorers.items()}
     shown |= rivals(judged, k)
     metrics = {
-        name: rank_metrics(rows, judged.answers, judged.seen, k) for name, rows in shown.items()
+        name: rank_metrics(rows, judged.answers, judged.seen, k, judged.cold)
+        for name, rows in shown.items()
     }
     ours, *others = metrics
     return verdict(metrics, ours, others, time.perf_counter() - began)

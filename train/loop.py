@@ -112,7 +112,7 @@ def run_stage(stage: Stage, workers: Workers, report: Reporter) -> None:
     """Train one stage; epochs that a checkpoint holds are skipped."""
     weights = [p for p in stage.module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, stage.rate, weight_decay=stage.weight_decay, fused=True)
-    steps = max(stage.epochs * stage.steps(), 1)
+    steps = max(stage.passes * stage.steps(), 1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.rate, total_steps=steps)
     course = Course(optimiser, schedule)
     for epoch in range(report.begin(stage, course), stage.epochs):

@@ -20,7 +20,9 @@ from reco.features.pairs import Pairs, pairs
 from reco.models.explore import EXPLORE_FEATURES, explore_matrix
 from reco.models.item_graph import ItemGraph
 from reco.models.item_statistics import ItemStatistics, ItemSums, item_sums
+from reco.models.kinds import kinds
 from reco.models.lookalike import POPULAR, Lookalike, token_takers
+from reco.models.priors import category_priors
 from reco.models.repeat import repeat_matrix
 from reco.models.retrieval import Retrieval
 from reco.models.spectral import Spectrum
@@ -69,6 +71,7 @@ class Problem:
         if len(self.rows) < 2 * config.k:  # a tiny shop: every item that was ever taken
             self.rows = np.flatnonzero(events > 0).astype(np.int32)
         self.items = len(self.rows)
+        self.kinds = kinds(catalogue)[self.rows]
         self.index = KeyIndex(catalogue.keys[self.rows])
         days = past.records["day"][mine].astype(np.int64)
         self.first_day = int(workers.min(np.array([days.min(initial=timeline.end_day)]))[0])
@@ -110,7 +113,7 @@ class Reference:
         """Item statistics as of the date, over all workers."""
         p = self.problem
         mine = item_sums(self.past, p.index, p.items, self.as_of_day, p.event_type)
-        return ItemStatistics.of(_reduced(mine, p.workers), p.catalogue, p.rows)
+        return ItemStatistics.of(_reduced(mine, p.workers), p.catalogue, p.rows, p.kinds)
 
     def chunks(self, share: float = 1.0) -> Iterator[Chunk]:
         """All subscribers, some at a time; of each chunk no more than a share."""
@@ -214,9 +217,11 @@ class Reference:
         whole = np.maximum(p.workers.sum(took.sum(axis=0)) / np.maximum(users, 1), 1e-9)
         # Segments are counted over all time, where they are large; recent popularity scales them.
         takers = takers / whole * share[rows]
-        return Lookalike.of(
+        segments = Lookalike.of(
             p.workers.sum(takers), p.workers.sum(members), tokens, share[rows], rows
         )
+        names, category = p.catalogue.category_names, p.catalogue.category[p.rows]
+        return segments.with_priors(category_priors(names, category, share), share)
 
 
 def profile_tokens(histories: Histories) -> npt.NDArray[np.uint32]:

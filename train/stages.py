@@ -27,10 +27,14 @@ MOMENT_ROWS: Final = 100_000  # rows at once, which bounds the memory
 
 
 class Stage(Protocol):
-    """One part of the model in training; `rate` is its peak learning rate."""
+    """One part of the model in training; `rate` is its peak learning rate.
+
+    `passes` of the epochs take steps, the last ones.
+    """
 
     name: str
     epochs: int
+    passes: int
     rate: float
     weight_decay: float
 
@@ -53,7 +57,7 @@ class HeadStage:
         loss: Callable[[Tensor, Tensor], Tensor], problem: Problem, device: torch.device,
     ) -> None:  # fmt: skip
         config: RankerConfig = problem.config.ranker
-        self.name, self.epochs = name, config.epochs
+        self.name, self.epochs, self.passes = name, config.epochs, config.epochs
         self.rate, self.weight_decay = config.learning_rate, config.weight_decay
         self.head, self._rows, self._loss = head.to(device), rows, loss
         self._device, self._seed = device, (problem.config.seed, problem.workers.rank)

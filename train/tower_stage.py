@@ -43,6 +43,7 @@ class TowerStage:
         self.references = problem.references(dates, problem.config.horizon_days)
         self.end = problem.end
         self.epochs, self.rate = len(self.references), self.config.learning_rate
+        self.passes = min(self.config.dates, self.epochs)
         content = content_tokens(problem.catalogue, problem.rows)
         self._module = TwoTower(self.end.spectrum, self.end.statistics.log_share, content).to(
             device

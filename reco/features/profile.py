@@ -1,6 +1,7 @@
 """Profile of a subscriber as hashed tokens, the form in which it travels beside the history."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -12,24 +13,50 @@ from reco.subscribers.store import Subscriber, SubscriberStore
 
 PROFILE_FIELDS: Final = ("region", "language", "device", "plan", "signup_source")
 PAGE: Final = 5_000  # subscribers a query
-WIDTH: Final = 16  # tokens a subscriber: the fields above, then attributes by name
+WIDTH: Final = 16  # tokens a subscriber: the fields above, attributes by name, words of the source
+# Where somebody came from often says what they want: /landing/cheese, utm_campaign=cheese-week.
+SOURCES: Final = ("signup_source", "landing_page", "referrer", "utm_campaign", "utm_content")
+SHORTEST: Final = 4  # letters of a word that says something
+WORDS: Final = 4  # of a source
 
 
 def tokens_of(profiles: Sequence[Mapping[str, object]]) -> npt.NDArray[np.uint32]:
     """Tokens [n, WIDTH] of profiles: hash of "field=value", 0 where there is none.
 
-    A profile holds PROFILE_FIELDS and a mapping `attributes`; those beyond the width are left out.
+    A profile holds PROFILE_FIELDS and a mapping `attributes`; a list has a token for each value,
+    a source one for each of its words. Those beyond the width are left out.
     """
     out = np.zeros((len(profiles), WIDTH), np.uint32)
     for i, profile in enumerate(profiles):
-        attributes = profile.get("attributes") or {}
-        pairs = [(f, profile.get(f)) for f in PROFILE_FIELDS]
-        if isinstance(attributes, Mapping):
-            pairs += [(f"attributes.{name}", attributes[name]) for name in sorted(attributes)]
-        for j, (name, value) in enumerate(pairs[:WIDTH]):
+        for j, (name, value) in zip(range(WIDTH), _said(profile), strict=False):
             if value is not None:
-                out[i, j] = xxhash.xxh32_intdigest(f"{name}={value}".encode()) or 1
+                out[i, j] = token(name, value)
     return out
+
+
+def token(name: str, value: object) -> int:
+    """Hash of a field's value, never 0."""
+    return xxhash.xxh32_intdigest(f"{name}={value}".encode()) or 1
+
+
+def words_of(text: str) -> list[str]:
+    """Different words of a text that say something, in lower case; a host's name says nothing."""
+    found = re.findall(rf"[^\W\d_]{{{SHORTEST},}}", re.sub(r"\w+://[^/\s]*", " ", text).lower())
+    return list(dict.fromkeys(found))
+
+
+def _said(profile: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Field and value of all that a profile says."""
+    given = profile.get("attributes")
+    attributes: Mapping[str, object] = given if isinstance(given, Mapping) else {}
+    yield from ((name, profile.get(name)) for name in PROFILE_FIELDS)
+    for name in sorted(attributes):
+        value = attributes[name]
+        for one in value if isinstance(value, list) else [value]:
+            yield f"attributes.{name}", one
+    sources = [profile.get(name) or attributes.get(name) for name in SOURCES]
+    words = words_of(" ".join(str(source) for source in sources if source))
+    yield from (("source_word", word) for word in words[:WORDS])
 
 
 def profiles_of(

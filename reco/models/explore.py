@@ -24,8 +24,16 @@ AFFINITY: Final = (
     "price_distance",
     "price_gap",
     "category_items",
+    "kind_share",
+    "log_kind_share",
+    "log_kind_activity",
+    "log_kind_items",
+    "log_kind_new",
+    "log_in_kind",
+    "kind_lift",
 )
 EXPLORE_FEATURES: Final = (*AFFINITY, *ITEM_FEATURES, *USER_COLUMNS)
+LIFT_WEIGHT: Final = 5.0  # imagined events of average taste beside a subscriber's
 NEVER: Final = np.float32(-1e9)
 STRIDE: Final = 8
 FLOOR: Final = np.float32(-30)  # retrieval logit of an empty place, as a feature
@@ -107,6 +115,7 @@ def explore_matrix(found: Candidates, taste: Taste, stats: ItemStatistics) -> Fl
         distance,
         np.abs(distance),
         np.log1p(category * np.expm1(taste.user[:, :1])),
+        *_kind_columns(found, taste, stats),
     )
     out = np.empty((n, count, len(EXPLORE_FEATURES)), np.float32)
     for i, column in enumerate(columns):
@@ -115,3 +124,20 @@ def explore_matrix(found: Candidates, taste: Taste, stats: ItemStatistics) -> Fl
     out[:, :, len(AFFINITY) : split] = stats.features[found.row]
     out[:, :, split:] = taste.user[:, None, :]
     return out.reshape(n * count, len(EXPLORE_FEATURES))
+
+
+def _kind_columns(found: Candidates, taste: Taste, stats: ItemStatistics) -> tuple[Floats, ...]:
+    """What the subscriber takes of each candidate's kind; the last is its log-lift over others."""
+    owner, kind = np.arange(len(found.row))[:, None], stats.kind[found.row]
+    share, usual = taste.kind[owner, kind], stats.kind_share[kind] + np.float32(1e-6)
+    whole = taste.activity[:, None]
+    drawn = (share * whole + LIFT_WEIGHT * usual) / (whole + LIFT_WEIGHT)
+    return (
+        share,
+        np.log(share + 1e-3),
+        np.log1p(share * whole),
+        np.log1p(taste.kind_items[owner, kind]),
+        np.log1p(taste.kind_new[owner, kind]),
+        stats.log_in_kind[found.row],
+        np.log(drawn / usual),
+    )

@@ -126,6 +126,7 @@ class ItemStatistics:
     share     float32 [n]  share of the active users who took it in the last 28 days
     price     float32 [n]  0 where unknown
     category, brand  int32 [n]  codes below CODES, 0 for none
+    kind      int32 [n]  codes of the kinds (models.kinds) among these items
     """
 
     features: Floats
@@ -134,12 +135,14 @@ class ItemStatistics:
     price: Floats
     category: npt.NDArray[np.int32]
     brand: npt.NDArray[np.int32]
+    kind: npt.NDArray[np.int32]
 
     @classmethod
     def of(
-        cls, sums: ItemSums, catalogue: Catalogue, rows: npt.NDArray[np.int32]
-    ) -> "ItemStatistics":
-        """Statistics of the catalogue's `rows` [n] from the sums of all buckets."""
+        cls, sums: ItemSums, catalogue: Catalogue, rows: npt.NDArray[np.int32],
+        kind: npt.NDArray[np.int32],
+    ) -> "ItemStatistics":  # fmt: skip
+        """Statistics of the catalogue's `rows` [n], of kinds [n], from the sums of all buckets."""
         gap = _shrunk(sums.gap_sum, sums.gap_count, 5.0, float(WINDOW_DAYS))
         price = np.nan_to_num(catalogue.price[rows]).clip(0)
         columns = (
@@ -162,7 +165,22 @@ class ItemStatistics:
             price=price.astype(np.float32),
             category=_code(catalogue.category[rows]),
             brand=_code(catalogue.brand[rows]),
+            kind=np.unique(kind, return_inverse=True)[1].astype(np.int32),
         )
+
+    @cached_property
+    def kind_share(self) -> Floats:
+        """Share of each kind in what is taken lately."""
+        taken = np.bincount(self.kind, self.share)
+        shares: Floats = (taken / max(taken.sum(), 1e-9)).astype(np.float32)
+        return shares
+
+    @cached_property
+    def log_in_kind(self) -> Floats:
+        """Log of an item's share of its kind in what is taken lately."""
+        taken = np.bincount(self.kind, self.share)[self.kind]
+        logs: Floats = np.log(self.share / np.maximum(taken, 1e-9) + 1e-4).astype(np.float32)
+        return logs
 
     @cached_property
     def log_share(self) -> Floats:

@@ -1,8 +1,10 @@
 """Cold start: what subscribers with a like profile take, shrunk towards recent popularity.
 
 Takes counts of takers by profile token, gives probabilities of the popular items for any profile.
+What a new subscriber asked for, or came for, lifts its category before anybody has taken anything.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +21,7 @@ DAMPING: Final = 0.5  # tokens of a profile overlap: each adds half its log-lift
 class Lookalike:
     """Segments by profile token over the m most popular items.
 
-    rows    int32 [m]       rows of the items in the model, most popular first
+    rows    int32 [m]       rows of items in the model, most popular first; then those of priors
     share   float32 [m]     share of active subscribers who took it lately
     tokens  uint32 [t]      sorted tokens that were seen
     lift    float32 [t, m]  log of the segment's share over the whole, after shrinkage
@@ -44,6 +46,25 @@ class Lookalike:
         return cls(
             rows, floor.astype(np.float32), tokens, np.log(segment / floor).astype(np.float32)
         )
+
+    def with_priors(
+        self, priors: Mapping[int, tuple[float, npt.NDArray[np.int32]]], share: Floats
+    ) -> "Lookalike":
+        """With log-lifts that are known beforehand, added to what segments show.
+
+        `priors` holds log-lift and item rows of a token, `share` [n] is that of all items.
+        """
+        wanted = [rows for _, rows in priors.values()]
+        new = np.setdiff1d(np.concatenate([self.rows[:0], *wanted]), self.rows)
+        new = new[np.argsort(-share[new], kind="stable")].astype(np.int32)
+        rows = np.concatenate([self.rows, new])
+        tokens = np.union1d(self.tokens, np.array(sorted(priors), np.uint32)).astype(np.uint32)
+        lift = np.zeros((len(tokens), len(rows)), np.float32)
+        lift[np.searchsorted(tokens, self.tokens), : len(self.rows)] = self.lift
+        for token, (height, raised) in priors.items():
+            lift[np.searchsorted(tokens, token), np.isin(rows, raised)] += height
+        shares = np.concatenate([self.share, np.maximum(share[new], 1e-6)]).astype(np.float32)
+        return Lookalike(rows, shares, tokens, lift)
 
     def probabilities(self, profiles: npt.NDArray[np.uint32]) -> Floats:
         """Probabilities [n, m] of the popular items for profiles [n, tokens]."""

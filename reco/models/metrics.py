@@ -13,6 +13,7 @@ import scipy.sparse as sp
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int32]
 RESAMPLES = 1000
+COLD_ITEMS = 5  # different items from which on a user is no longer new
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Ranking:
     explore_recall              the same for answers that were new to them
     coverage                    distinct items shown / items in the catalogue
     gini                        of the exposures over the catalogue, 0 even, 1 one item
+    cold_user_ndcg              over the users who had fewer than COLD_ITEMS items; NaN: nobody
+    cold_item_recall            of the answers that are cold items, over the users with such ones
     """
 
     ndcg: Floats
@@ -34,6 +37,8 @@ class Ranking:
     explore_recall: float
     coverage: float
     gini: float
+    cold_user_ndcg: float
+    cold_item_recall: float
 
     def table(self) -> dict[str, float]:
         """Means by name."""
@@ -45,13 +50,18 @@ class Ranking:
             "explore_recall": self.explore_recall,
             "coverage": self.coverage,
             "gini": self.gini,
+            "cold_user_ndcg": self.cold_user_ndcg,
+            "cold_item_recall": self.cold_item_recall,
         }
 
 
-def rank_metrics(shown: Rows, answers: sp.csr_matrix, seen: sp.csr_matrix, k: int) -> Ranking:
+def rank_metrics(
+    shown: Rows, answers: sp.csr_matrix, seen: sp.csr_matrix, k: int,
+    cold: npt.NDArray[np.bool_] | None = None,
+) -> Ranking:  # fmt: skip
     """Metrics of `shown` [n, >= k] against `answers` [n, items].
 
-    `seen` holds what each user had before.
+    `seen` holds what each user had before, `cold` [items] marks items that are new to the shop.
 
     Users without an answer are left out; a user without recommendations scores 0.
     """
@@ -63,14 +73,20 @@ def rank_metrics(shown: Rows, answers: sp.csr_matrix, seen: sp.csr_matrix, k: in
     discount = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discount)[np.minimum(k, total) - 1]
     exposure = np.bincount(shown[shown >= 0], minlength=answers.shape[1])
+    ndcg = (hit * discount[: hit.shape[1]]).sum(axis=1) / ideal
+    new = np.zeros(answers.shape[1], bool) if cold is None else cold
     return Ranking(
-        ndcg=(hit * discount[: hit.shape[1]]).sum(axis=1) / ideal,
+        ndcg=ndcg,
         recall=hit.sum(axis=1) / total,
         hit=np.asarray(hit.any(axis=1), np.float64),
         repeat_recall=_share((hit & old).sum(axis=1), known),
         explore_recall=_share((hit & ~old).sum(axis=1), total - known),
         coverage=float((exposure > 0).mean()),
         gini=gini(exposure),
+        cold_user_ndcg=_mean(ndcg[np.diff(seen.indptr) < COLD_ITEMS]),
+        cold_item_recall=_share(
+            (hit & new[shown]).sum(axis=1), np.asarray(answers @ new.astype(np.float32)).ravel()
+        ),
     )
 
 

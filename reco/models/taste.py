@@ -56,15 +56,22 @@ class Taste:
     """Taste of n subscribers.
 
     user      float32 [n, USER_COLUMNS]
+    activity  float32 [n]         decayed events, half-life 120 days
     price     float32 [n]         mean of log1p(price) of what they take
     category  float32 [n, categories]  share of the decayed events
     brand     float32 [n, brands]
+    kind      float32 [n, kinds]
+    kind_items, kind_new  float32 [n, kinds]  different items, and those first taken lately
     """
 
     user: Floats
+    activity: Floats
     price: Floats
     category: Floats
     brand: Floats
+    kind: Floats
+    kind_items: Floats
+    kind_new: Floats
 
     @classmethod
     def of(cls, p: Pairs, known: Known, n: int, stats: ItemStatistics) -> "Taste":
@@ -74,11 +81,13 @@ class Taste:
         def total(values: npt.NDArray[np.generic] | None = None) -> npt.NDArray[np.float64]:
             return np.bincount(owner, values, n).astype(np.float64)
 
-        def shares(codes: npt.NDArray[np.int32]) -> Floats:
+        def table(codes: npt.NDArray[np.int32], of: npt.NDArray[np.generic] | None) -> Floats:
             width = int(codes.max(initial=0)) + 1
             cell = owner * width + codes[known.row]
-            table = np.bincount(cell, weight, n * width).reshape(n, width)
-            return (table / np.maximum(whole, 1e-9)[:, None]).astype(np.float32)
+            return np.bincount(cell, of, n * width).reshape(n, width).astype(np.float32)
+
+        def shares(codes: npt.NDArray[np.int32]) -> Floats:
+            return table(codes, weight) / np.maximum(whole, 1e-9).astype(np.float32)[:, None]
 
         whole, items = total(weight), total()
         idle = np.full(n, float(HORIZON_AGE))
@@ -94,7 +103,11 @@ class Taste:
         log_price = np.log1p(stats.price)[known.row]
         return cls(
             user=np.stack(user, axis=1).astype(np.float32),
+            activity=whole.astype(np.float32),
             price=(total(weight * log_price) / np.maximum(whole, 1e-9)).astype(np.float32),
             category=shares(stats.category),
             brand=shares(stats.brand),
+            kind=shares(stats.kind),
+            kind_items=table(stats.kind, None),
+            kind_new=table(stats.kind, known.since <= 2 * WINDOW_DAYS),
         )
