@@ -1,6 +1,7 @@
 """Bounces of before RFC 3464, and of servers that never read it: who and why, by their words."""
 
 import re
+from dataclasses import replace
 from email.message import Message
 from email.utils import getaddresses
 from typing import Final
@@ -12,6 +13,7 @@ from reco.outcomes.mail_text import (
     CODE,
     STATUS,
     header,
+    is_after_data,
     is_daemon,
     plain_text,
     text_of,
@@ -21,10 +23,11 @@ from reco.outcomes.verdicts import Kind, Refusal, Report, judge
 MOST_RECIPIENTS: Final = 100
 _SAID: Final = re.compile(r"full|quota|4\d\d[ -]|4\.\d+\.\d+", re.IGNORECASE)
 _TO: Final = re.compile(r"^[> ]*To:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
+_RCPT: Final = re.compile(r"^ *In: +RCPT TO:\s*<([^>\s]+@[^>\s]+)>", re.MULTILINE)  # a session
 _FAILURE: Final = re.compile(
     r"undeliver|not (be )?deliver|return(ed|ing) (mail|to sender)|fail(ed|ure)|"
     r"delivery (status|error|problem)|mail (system )?error|bounce|"
-    r"(mail|message) (rejected|refused)|エラー",
+    r"(mail|message) (rejected|refused)|エラー|not (a )?member|loop alert|errors from ",
     re.IGNORECASE,
 )
 
@@ -36,7 +39,11 @@ def other_formats(message: Message, ours: str) -> list[Report]:
     named = {address.decode("ascii", "replace").lower() for address in temporary | permanent}
     late = {address.decode("ascii", "replace").lower() for address in temporary - permanent}
     addressed = _returned_to(message)
-    recipients = sorted(address for address in named if address in words.lower()) or sorted(named)
+    said = words.lower()
+    recipients = sorted(address for address in named if address in said)
+    if named and not recipients:  # the words know better than a header
+        others = addressed - _addresses(message, "To")
+        recipients = sorted(address for address in others if address in said) or sorted(named)
     if not recipients and _is_failure(message):
         recipients = _named(message, words, addressed)
     reports = []
@@ -64,7 +71,7 @@ def _judged(near: str, words: str, *, alone: bool) -> tuple[Kind, str]:
         paragraph = next((line for line in near.splitlines() if CODE.search(line)), paragraph)
     kind, status = Kind.SOFT, ""
     for text in (paragraph, near, words) if alone else (paragraph,):
-        refusal = Refusal.of(text)
+        refusal = replace(Refusal.of(text), after_data=is_after_data(near))
         kind, status = judge(refusal), status or refusal.status
         if kind is not Kind.SOFT or _SAID.search(text):
             break
@@ -82,7 +89,9 @@ def _is_failure(message: Message) -> bool:
 def _named(message: Message, words: str, addressed: set[str]) -> list[str]:
     """Whom the words speak of: the header of Exim, lines with a reply code, or the returned To."""
     header = ADDRESS.findall(str(message.get("X-Failed-Recipients", "")))
-    sender = {address.lower() for _, address in getaddresses([str(message.get("To", ""))])}
+    if told := _RCPT.findall(words):
+        return [address.lower() for address in dict.fromkeys(told)]
+    sender = _addresses(message, "To")
     refused = [line for line in words.splitlines() if CODE.search(line) or STATUS.search(line)]
     for text, all_of_them in ((" ".join(header), True), ("\n".join(refused), True), (words, False)):
         found = dict.fromkeys(address.lower() for address in ADDRESS.findall(text))
@@ -92,6 +101,10 @@ def _named(message: Message, words: str, addressed: set[str]) -> list[str]:
         if others:
             return [address for address in others if address in addressed] or others[:1]
     return sorted(addressed)
+
+
+def _addresses(message: Message, name: str) -> set[str]:
+    return {address.lower() for _, address in getaddresses([str(message.get(name, ""))])}
 
 
 def _returned_to(message: Message) -> set[str]:

@@ -19,12 +19,13 @@ from reco.outcomes.mail_text import (
     STATUS,
     first,
     header,
+    is_after_data,
     is_daemon,
     plain_text,
     sender_of,
     text_of,
 )
-from reco.outcomes.verdicts import Kind, Refusal, Report, judge
+from reco.outcomes.verdicts import Kind, Refusal, Report, is_full, judge
 
 MOST_RECIPIENTS: Final = 100
 
@@ -52,7 +53,8 @@ def parse(raw: bytes) -> list[Report]:
     if blocks:
         words = plain_text(message)
         reported = [b for b in blocks if _action(b) not in ("delivered", "relayed", "expanded")]
-        return [_report(block, words, ours) for block in reported[:MOST_RECIPIENTS]]
+        alone = len(reported) == 1
+        return [_report(block, words, ours, alone=alone) for block in reported[:MOST_RECIPIENTS]]
     if re.fullmatch(r"\s*unsubscribe\s*", header(message, "Subject"), re.IGNORECASE):
         return [Report(Kind.COMPLAINT, sender_of(message), ours, why="unsubscribe")]
     if _is_automatic(message):
@@ -111,7 +113,7 @@ def _action(block: Fields) -> str:
     return block.get("action", "failed").strip().lower().split(" ")[0]
 
 
-def _report(block: Fields, words: str, ours: str) -> Report:
+def _report(block: Fields, words: str, ours: str, *, alone: bool) -> Report:
     action, recipient = _action(block), _recipient(block)
     diagnostic = block.get("diagnostic-code", "")
     status = first(STATUS, block.get("status", ""))
@@ -121,30 +123,45 @@ def _report(block: Fields, words: str, ours: str) -> Report:
         status = told  # the other server's own word is the more exact one
     code = CODE.search(diagnostic)
     text = diagnostic.partition(";")[2] or diagnostic or words
-    refusal = Refusal(status, int(code[1]) if code else 0, text)
+    after_data = is_after_data(words) and (alone or is_after_data(around(words, recipient, [])))
+    refusal = Refusal(status, int(code[1]) if code else 0, text, after_data)
     kind = judge(refusal)
     if kind is Kind.SOFT and action == "failed" and words and text != words:
-        kind = judge(Refusal(status, refusal.code, f"{text} {around(words, recipient, [])}"))
-    if action == "delayed":
+        more = f"{text} {around(words, recipient, [])}"
+        kind = judge(Refusal(status, refusal.code, more, after_data))
+    if action == "delayed" or (kind is Kind.HARD and alone and is_full(words)):
         kind = Kind.SOFT
     return Report(kind, recipient, ours, status, diagnostic[:300])
 
 
 def _notification(message: Message, ours: str) -> list[Report]:
-    """A complaint as Amazon SES mails it: JSON, maybe within the JSON of a notification."""
+    """A bounce or complaint as Amazon SES mails it: JSON, maybe within that of a notification."""
     text = "\n".join(text_of(part) for part in message.walk())
-    if "complainedRecipients" not in text:
+    if not any(word in text for word in ("complainedRecipients", "bouncedRecipients")):
         return []
     try:
         text = re.sub(r"!?\r?\n ", "", text)  # SNS breaks long lines
         said, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
         said = json.loads(said["Message"]) if "Message" in said else said
+        if "bounce" in said:
+            lasting = said["bounce"].get("bounceType") == "Permanent"
+            return [
+                _bounced(person, ours, lasting=lasting)
+                for person in said["bounce"]["bouncedRecipients"][:MOST_RECIPIENTS]
+            ]
         people = [
             person["emailAddress"].lower() for person in said["complaint"]["complainedRecipients"]
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
     return [Report(Kind.COMPLAINT, person, ours, why="abuse") for person in people]
+
+
+def _bounced(person: dict[str, str], ours: str, *, lasting: bool) -> Report:
+    status, words = person.get("status", ""), person.get("diagnosticCode", "")
+    code = CODE.search(words)
+    kind = judge(Refusal(status, int(code[1]) if code else 0, words)) if lasting else Kind.SOFT
+    return Report(kind, person["emailAddress"].lower(), ours, status, words[:300])
 
 
 def _complaints(feedback: Message | None, parts: list[Message], ours: str) -> list[Report]:

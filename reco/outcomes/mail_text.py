@@ -10,10 +10,16 @@ MOST_TEXT: Final = 20_000  # characters that are searched for words
 STATUS: Final = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.])")
 CODE: Final = re.compile(r"(?<![\d.])([45]\d\d)(?=[ -])")
 ADDRESS: Final = re.compile(r"[\w.!#$%&'*+/=?^~-]+@[\w-]+(?:\.[\w-]+)+")
+# What Postfix, Exim, Sendmail and m-FILTER say of a refusal that came when the mail was read.
+_AFTER_DATA: Final = re.compile(
+    r"end\s+of\s+DATA\b|>>> DATA\s+<<< 5|SMTP command\s+DATA\b", re.IGNORECASE
+)
+# Sendmail sends RCPT and DATA together: then it was the recipient that was refused.
+_NO_RECIPIENT: Final = re.compile(r"need RCPT|no valid recipients", re.IGNORECASE)
 # Where the returned mail begins, in formats that only append it.
 _COPY: Final = re.compile(
     r"^(?:Message-Id|Return-Path|Received|DomainKey-Signature|DKIM-Signature|Subject|"
-    r"MIME-Version|X-[\w-]+): ?",
+    r"MIME-Version|X-[\w-]+|Original (?:mail|message)(?: as)? follows): ?",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -65,3 +71,8 @@ def is_daemon(message: Message) -> bool:
     """Whether the sender is a mail server and not a person."""
     sender = sender_of(message).partition("@")[0].replace("_", "").replace("-", "")
     return sender in ("", "mailerdaemon", "postmaster")
+
+
+def is_after_data(words: str) -> bool:
+    """Whether a refusal came after the mail itself, by the words of who was refused."""
+    return bool(_AFTER_DATA.search(words)) and not _NO_RECIPIENT.search(words)

@@ -31,11 +31,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a server said: "5.1.1" or "", 550 or 0, and its words."""
+    """What a server said: "5.1.1" or "", 550 or 0, its words, and whether it had read the mail."""
 
     status: str = ""
     code: int = 0
     text: str = ""
+    after_data: bool = False
 
     @classmethod
     def of(cls, reply: str) -> "Refusal":
@@ -85,11 +86,13 @@ _POLICY: Final = _words(
     r"content (rejected|filter)|rejected by content|attachment",
     r"message (was )?(rejected|refused|content)",
     r"sender (address )?(rejected|denied|refused|verif)|helo|from address",
+    r"(recipient|e-?mail) preferences|not (a )?member",
     r"RFC ?[0-9]{3,4}.{0,20}complian|not RFC|syntax error|starttls|\btls\b",
 )
 _FULL: Final = _words(
     r"(mail ?box|inbox|user|account|recipient|storage|disk|file ?system).{0,40}\bfull\b|\bquota\b",
-    r"over ?quota|storage (space )?(limit|allocat|exceed)|not enough (storage )?space|out of space",
+    r"over ?quota|storage (space )?(limit|allocat|exceed)|out of space",
+    r"not enough ((storage|disk) )?space",
     r"insufficient (system )?(storage|disk)|no space left|exceeded.{0,30}(storage|limit|space)",
     r"メールボックス.{0,10}一杯|容量",
 )
@@ -125,7 +128,22 @@ _FULL_STATUS: Final = frozenset({"5.2.2", "4.2.2"})
 
 
 def judge(refusal: Refusal) -> Kind:
-    """HARD, SOFT or POLICY."""
+    """HARD, SOFT or POLICY.
+
+    A server that took the recipient and calls them unknown once it has read the mail may well
+    filter it, as Japanese carriers do: SOFT without 5.1.1, so that only the third one condemns.
+    """
+    kind = _judged(refusal)
+    doubtful = refusal.after_data and refusal.status not in _DEAD_STATUS
+    return Kind.SOFT if kind is Kind.HARD and doubtful else kind
+
+
+def is_full(text: str) -> bool:
+    """Whether words speak of a mailbox or disk that is full."""
+    return bool(_FULL.search(" ".join(text.split())))
+
+
+def _judged(refusal: Refusal) -> Kind:
     text = " ".join(refusal.text.split())
     status = refusal.status
     if _temporary(refusal):
