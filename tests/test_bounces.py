@@ -229,9 +229,6 @@ def test_the_corpus_of_sisimai_is_understood(corpora):
         if reasons <= POLICY_REASONS and any(r.kind is Kind.HARD for r in reports):
             condemned.append(case["file"])
 
-    print(
-        f"{seen['recipient']} recipients and {seen['both']} of {seen['total']} right; not {wrong}"
-    )
     assert [] == condemned
     assert seen["recipient"] / seen["total"] >= 0.98
     assert seen["both"] / seen["total"] >= 0.98, wrong
