@@ -1,6 +1,6 @@
 """Who a campaign is for, page by page: never the whole audience in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import polars as pl
@@ -13,6 +13,23 @@ from reco.experiments.assignment import Experiment, Holdout, assign
 from reco.subscribers.store import Subscriber, SubscriberStore
 
 PAGE: Final = 2_000
+SAME_ADDRESS: Final = "same_address"
+
+
+class Addresses:
+    """Tells of several subscribers with one address all but the first: one mail is enough.
+
+    `shared` has the address of everybody who shares one, `taken` those who have a mail already.
+    """
+
+    def __init__(self, shared: Mapping[str, str], taken: Iterable[str] = ()) -> None:
+        self._shared = shared
+        self._first = {shared[user]: user for user in taken}
+
+    def others(self, page: Sequence[str]) -> list[str]:
+        """Those of the page whose address had its mail. Pages must come in the same order."""
+        sharing = [user for user in page if user in self._shared]
+        return [u for u in sharing if self._first.setdefault(self._shared[u], u) != u]
 
 
 def pages(campaign: Campaign, store: SubscriberStore) -> Iterator[list[str]]:
@@ -35,11 +52,19 @@ def assigned_arms(campaign: Campaign, user_ids: Sequence[str]) -> list[str]:
 
 
 def enqueue(campaign: Campaign, store: SubscriberStore, ledger: Ledger) -> int:
-    """Put the audience into the ledger, each with an arm; gives its size."""
+    """Put the audience into the ledger, each with an arm; gives its size.
+
+    Whose address stands there already is suppressed(same_address).
+    """
     size = 0
+    shared = store.shared_addresses()
+    known = ledger.known(campaign.id, list(shared))
+    addresses = Addresses(shared, [user for user in known if known[user] != SAME_ADDRESS])
     for page in pages(campaign, store):
-        assigned = assigned_arms(campaign, page)
-        ledger.enqueue(campaign.id, list(zip(page, assigned, strict=True)))
+        rows = dict(zip(page, assigned_arms(campaign, page), strict=True))
+        others = [(user, rows[user]) for user in addresses.others(page)]
+        ledger.exclude(campaign.id, others, SAME_ADDRESS)
+        ledger.enqueue(campaign.id, list(rows.items()))
         size += len(page)
     return size
 

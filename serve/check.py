@@ -21,7 +21,7 @@ from reco.rules.rules import blocked_rows
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionReason
 from render.lint import Finding, lint
-from serve.audience import assigned_arms, pages
+from serve.audience import SAME_ADDRESS, Addresses, assigned_arms, pages
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
 from serve.letterhead import renderer_of, try_template
@@ -51,8 +51,10 @@ def check(
     try:
         subscribers = SubscriberStore(engine)
         total = subscribers.count()
-        chunks = list(_chunks(campaign, subscribers)) if total else []
-        made = _Made(progress, sum(len(chunk) for chunk in chunks))
+        addresses = Addresses(subscribers.shared_addresses())
+        chunks, sharing = _chunks(campaign, subscribers, addresses) if total else ([], 0)
+        made = _Made(progress, sum(len(chunk) for chunk in chunks) + sharing)
+        made.leave_out(sharing, SAME_ADDRESS)
         asyncio.run(_make(campaign, chunks, Graph.of_app(scorer_budget_s), made))
     finally:
         engine.dispose()
@@ -64,9 +66,14 @@ def check(
     mailable = int((~blocked & catalogue.in_stock).sum())
     preflight = Preflight.of(made.frame(), campaign, made.audience(), mailable)
     preflight = _with_lint(preflight, lint(template, campaign.segment_names))
-    notes = (*preflight.notes, *_nameless(campaign, catalogue))
+    notes = (*preflight.notes, *_sharing(sharing), *_nameless(campaign, catalogue))
     problems = (*preflight.problems, *_unreachable(services))
     return replace(preflight, notes=notes, problems=problems)
+
+
+def _sharing(n: int) -> Iterator[str]:
+    if n:
+        yield f"{n:,} have the address of another recipient, who gets the mail."
 
 
 def _nameless(campaign: Campaign, catalogue: Catalogue) -> Iterator[str]:
@@ -128,6 +135,11 @@ class _Made:
         if self._progress is not None:
             self._progress("check", self._done, self._total)
 
+    def leave_out(self, n: int, reason: str) -> None:
+        """So many get no mail, and none is made."""
+        self._reasons[reason] += n
+        self._done += n
+
     def frame(self) -> pl.DataFrame:
         """Rows of preflight.MAILS."""
         return pl.DataFrame(self._rows, schema=MAILS, orient="row")
@@ -139,7 +151,8 @@ class _Made:
             no_address=self._reasons["no_address"] + self._reasons["unknown"],
             invalid_address=self._reasons[SuppressionReason.INVALID.value],
             no_consent=self._reasons["no_consent"],
-            suppressed=sum(
+            suppressed=self._reasons[SAME_ADDRESS]
+            + sum(
                 self._reasons[reason.value]
                 for reason in SuppressionReason
                 if reason is not SuppressionReason.INVALID
@@ -147,10 +160,17 @@ class _Made:
         )
 
 
-def _chunks(campaign: Campaign, store: SubscriberStore) -> Iterator[list[str]]:
+def _chunks(
+    campaign: Campaign, store: SubscriberStore, addresses: Addresses
+) -> tuple[list[list[str]], int]:
+    """The audience by the chunk, and how many are left out as others have their address."""
+    chunks, left_out = [], 0
     for page in pages(campaign, store):
-        for start in range(0, len(page), CHUNK):
-            yield page[start : start + CHUNK]
+        others = set(addresses.others(page))
+        kept = [user for user in page if user not in others]
+        chunks += [kept[start : start + CHUNK] for start in range(0, len(kept), CHUNK)]
+        left_out += len(others)
+    return chunks, left_out
 
 
 async def _make(campaign: Campaign, chunks: Sequence[list[str]], graph: Graph, made: _Made) -> None:

@@ -84,6 +84,20 @@ class Ledger:
         """Queue (user_id, arm) and give the number of new ones; known recipients are left alone."""
         return self._run(lambda connection: _enqueue(connection, campaign_id, rows))
 
+    def exclude(self, campaign_id: str, rows: Sequence[tuple[str, str]], reason: str) -> int:
+        """Write down (user_id, arm) as suppressed from the start; known recipients are left alone.
+
+        Gives the number of new ones. Call it before they are enqueued with the others.
+        """
+        columns = {"users": [user for user, _ in rows], "arms": [arm for _, arm in rows]}
+        names = {"campaign": campaign_id, "reason": reason}
+        return self._count(ledger_sql.EXCLUDE, columns | names) if rows else 0
+
+    def known(self, campaign_id: str, users: Sequence[str]) -> dict[str, str]:
+        """Those of the users who have a delivery already, each with its reply or reason."""
+        values = {"campaign": campaign_id, "users": list(users)}
+        return {user: reply or "" for user, reply in self._fetch(ledger_sql.KNOWN, values)}
+
     def claim(self, campaign_id: str, limit: int, lease_s: float = LEASE_S) -> Claim:
         """Take up to `limit` deliveries: first the deferred ones that are due, then the queued."""
         values = {"campaign": campaign_id, "limit": limit, "lease_s": lease_s}

@@ -16,6 +16,16 @@ ENQUEUE: Final = SQL("""
     select %(campaign)s, user_id, arm from inbox order by user_id
     on conflict do nothing
 """)
+EXCLUDE: Final = SQL("""
+    insert into deliveries (campaign_id, user_id, arm, state, reply, settled_at)
+    select %(campaign)s, user_id, arm, 'suppressed', %(reason)s, now()
+    from unnest(%(users)s::text[], %(arms)s::text[]) as x (user_id, arm) order by user_id
+    on conflict do nothing
+""")
+KNOWN: Final = SQL("""
+    select user_id, reply from deliveries
+    where campaign_id = %(campaign)s and user_id = any(%(users)s)
+""")
 ANALYZE: Final = SQL("analyze deliveries")
 
 # A claim carries one number from an ever rising sequence; SKIP LOCKED lets many claim at once.

@@ -42,6 +42,14 @@ class Subscriber:
 COLUMNS: Final = tuple(f.name for f in fields(Subscriber))
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM subscribers WHERE user_id = ANY(%(ids)s)"
 
+_SHARED: Final = """
+    select user_id, address from (
+        select user_id, lower(email) as address, count(*) over (partition by lower(email)) as n
+        from subscribers
+        where email <> '' and consent_mail and strpos(user_id, '@') = 0
+    ) as mailable where n > 1
+"""
+
 
 class SubscriberStore:
     """The subscribers of one database."""
@@ -79,6 +87,12 @@ class SubscriberStore:
             found = connection.exec_driver_sql(_SELECT, {"ids": list(user_ids)})
             known = {row[0]: Subscriber(*row) for row in found}
         return [known.get(user_id) for user_id in user_ids]
+
+    def shared_addresses(self) -> dict[str, str]:
+        """Address of each subscriber who may be mailed and shares it with another one."""
+        with self._engine.connect() as connection:
+            rows = connection.exec_driver_sql(_SHARED).all()
+        return {row.user_id: row.address for row in rows}
 
     def ids(self, after: str = "", limit: int = 1000) -> list[str]:
         """A page of ids in the database's order; the next one begins after its last id."""
