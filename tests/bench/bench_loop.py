@@ -1,7 +1,8 @@
 """The closed loop on a running application, with SIMULATED shoppers (tests/taste_world.py).
 
     python tests/bench/bench_loop.py                   1,500 recipients, both trainings
-    python tests/bench/bench_loop.py 20000 --watch     a campaign from start to end, no training
+    python tests/bench/bench_loop.py 20000 --watch     a campaign from start to end, no training;
+                                                       then one that does harm, and must pause
 
 import -> features -> train -> serve -> campaign (watched in the console) -> opens, clicks,
 unsubscriptions, bounces and purchases through the public doors -> report -> train again.
@@ -33,8 +34,9 @@ from reco.campaigns.ledger import Ledger  # noqa: E402
 from reco.embedded import Services, open_services  # noqa: E402
 from reco.processes import free_port  # noqa: E402
 from reco.settings import Settings  # noqa: E402
+from render.links import LinkSigner  # noqa: E402
 from tests.bench.loop_world import Loop, follow, live, post, write_shop  # noqa: E402
-from tests.taste_world import ITEMS, Deed, Habits, Shoppers  # noqa: E402
+from tests.taste_world import ITEMS, Deed, Habits, Mail, Shoppers, ask  # noqa: E402
 
 CAMPAIGN: Final = "loop"
 PICKS: Final = 3
@@ -81,8 +83,11 @@ def counted(ray_folder: Path) -> dict[str, int]:
     discovery = ray_folder.glob("ray/session_2*/prom_metrics_service_discovery.json")
     groups = [group for file in discovery for group in json.loads(file.read_text())]
     for target in {target for group in groups for target in group["targets"]}:
-        with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
+        try:
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:  # the cluster of a command that has ended
+            continue
         for line in lines:
             state = re.search(r'[{,]state="(\w+)"', line)
             if line.startswith("ray_reco_mails_settled_total{") and state:
@@ -105,6 +110,27 @@ def value(name: str, client: httpx.Client, shoppers: Shoppers) -> np.ndarray[Any
     share = found.mean() / shoppers.best(PICKS).mean()
     print(f"  true value of {name}: {found.mean():.4f} clicks a mail, {share:.0%} of the best")
     return found
+
+
+def pauses(loop: Loop, services: Services, client: httpx.Client) -> None:
+    """A campaign of which one reader in twenty leaves: it must stop by itself."""
+    assert services.outbox is not None
+    outbox, name = services.outbox / "new", "harmful"
+    old, signer = {path.name for path in outbox.iterdir()}, LinkSigner(services.link_key)
+    started = client.post("/v1/campaigns", json=spec(name) | {"rate_per_s": 60})
+    assert started.status_code == 202
+    left = 0
+    while (now := client.get(f"/v1/campaigns/{name}").json())["state"] == "running":
+        new = [path for path in outbox.iterdir() if path.name not in old]
+        old |= {path.name for path in new}
+        for path in new[::20]:
+            ask(Mail.of(path.read_bytes(), signer).leave, left, "Mozilla/5.0 Chrome/130", "POST")
+            left += 1
+        time.sleep(1)
+    sent = now["deliveries"]["accepted"]
+    print(f"  {now['state']} by itself after {sent:,} of {loop.shoppers.n:,} mails, of which "
+          f"{left} left: {now['note']}")  # fmt: skip
+    assert now["state"] == "paused"
 
 
 def same_numbers(loop: Loop, services: Services, console: dict[str, int]) -> None:
@@ -210,6 +236,8 @@ def run(loop: Loop, services: Services, habits: Habits, only_watch: bool) -> Non
         console = watch(loop, services, client)
         same_numbers(loop, services, console)
         if only_watch:
+            with loop.running("stream"):
+                pauses(loop, services, client)
             return
         shown, arms = shown_of(services)
         time.sleep(12)  # a click within 10 s is suspicious
