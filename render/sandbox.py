@@ -69,9 +69,11 @@ def environment(*, html: bool) -> MailEnvironment:
 def template(env: MailEnvironment, source: str, written: Written) -> Template:
     """Jinja template of `source`; a syntax error names the line of `written`."""
     try:
-        return env.from_string(source)
+        made = env.from_string(source)
     except jinja2.TemplateError as error:
         raise explain(error, written) from error
+    made.globals = dict(made.globals)  # its ChainMap is merged anew, slowly, by every render
+    return made
 
 
 def render_written(env: MailEnvironment, written: Written, variables: Mapping[str, object]) -> str:

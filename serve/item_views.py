@@ -13,7 +13,7 @@ from render.views import ItemView, one_line
 
 
 class ItemViews:
-    """Views of one campaign; each (row, reason, gap in days) is made once."""
+    """Views of one campaign; each row is made once, and so is each (category, reason, gap)."""
 
     def __init__(
         self, catalogue: Catalogue, campaign: Campaign, public_url: str, links: LinkSigner
@@ -22,9 +22,15 @@ class ItemViews:
         self._campaign = campaign
         self._links = links
         self._root = public_url.rstrip("/") + "/"
-        self.of = lru_cache(maxsize=65_536)(self._view)
+        self._bare = lru_cache(maxsize=65_536)(self._view)
+        self._reason = lru_cache(maxsize=65_536)(reason_sentence)
 
-    def _view(self, row: int, reason: int, gap_days: int = 0) -> ItemView:
+    def of(self, row: int, reason: int, gap_days: int = 0, url: str = "") -> ItemView:
+        """The view of a row, with the reason to show it and the link to follow (untracked: "")."""
+        view = self._bare(row)
+        return view.because(self._reason(reason, view.category, gap_days or None), url)
+
+    def _view(self, row: int) -> ItemView:
         item = self._catalogue.frame.row(row, named=True)
         item_id, category = item["item_id"], item["category"] or ""
         campaign, picture = self._campaign, f"assets/categories/{image_name(category)}"
@@ -37,7 +43,6 @@ class ItemViews:
             url=self.link(row),
             category=one_line(category),
             live_url=self._live_url(item_id),
-            reason=reason_sentence(reason, one_line(category), gap_days or None),
         )
 
     def _live_url(self, item_id: str) -> str:

@@ -132,18 +132,11 @@ class Workshop:
 
     def _views(self, delivery: str, shown: Shown, tracked: bool) -> list[ItemView]:
         """Views in the order of the slate; a click is only followed where that was agreed to."""
-        views = [
-            self._items.of(row, reason, gap)
-            for row, reason, gap in zip(
-                shown.rows.tolist(), shown.reasons.tolist(), shown.gaps.tolist(), strict=True
-            )
-            if row >= 0
-        ]
-        if not tracked:
-            return views
+        places = zip(shown.rows.tolist(), shown.reasons.tolist(), shown.gaps.tolist(), strict=True)
+        filled = [place for place in places if place[0] >= 0]
         return [
-            view.because(view.reason, self._link(LinkKind.CLICK, delivery, slot))
-            for slot, view in enumerate(views)
+            self._items.of(*place, self._link(LinkKind.CLICK, delivery, slot) if tracked else "")
+            for slot, place in enumerate(filled)
         ]
 
     def _interests(self, delivery: str) -> tuple[Interest, ...]:

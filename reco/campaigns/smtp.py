@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, cast
 
 import aiosmtplib
+import numpy as np
 
 from reco.campaigns.relay import Relay
 from reco.campaigns.smtp_wire import Lost, Refused, Reply, Wire
@@ -23,6 +24,9 @@ from reco.errors import (
     ServiceUnavailable,
 )
 
+CR: Final = 13
+LF: Final = 10
+DOT: Final = 46
 UNSAFE_ADDRESS: Final = re.compile(r"[\x00-\x1f\x7f<>]")
 REPLY_LENGTH: Final = 300  # characters of a reply that are kept
 WHAT: Final = {
@@ -152,12 +156,23 @@ def on_the_wire(data: bytes) -> bytes:
 
     A finished mail passes through; only what needs it is rewritten. RFC 5321, 2.3.8 and 4.5.2.
     """
-    lines = data.count(b"\r\n")
-    if lines != data.count(b"\n") or lines != data.count(b"\r"):
+    if not _is_ready(data):
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-    if b"\r\n." in data or data.startswith(b"."):
         data = (b"\r\n" + data).replace(b"\r\n.", b"\r\n..")[2:]
     return data if data.endswith(b"\r\n") else data + b"\r\n"
+
+
+def _is_ready(data: bytes) -> bool:
+    """Whether every line ends with CRLF, no CR or LF stands alone, and no line starts with a dot.
+
+    One pass of numpy for each sign: a search for two bytes costs several times as much.
+    """
+    signs = np.frombuffer(b"\n" + data, np.uint8)
+    ends = np.flatnonzero(signs == LF)
+    if data.count(b"\r") != len(ends) - 1 or not (signs[ends[1:] - 1] == CR).all():
+        return False
+    starts = ends if ends[-1] < len(data) else ends[:-1]
+    return not (signs[starts + 1] == DOT).any()
 
 
 def _check_envelope(mail_from: str, rcpt_to: str) -> None:
