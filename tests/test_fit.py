@@ -22,14 +22,18 @@ from reco.models.artifact import Artifact
 from reco.models.registry import champion
 from train import fit
 from train.config import TrainConfig
-from train.evaluate import FREQUENCY
+from train.evaluate import FITTED, FREQUENCY
 from train.examples import Job, materialise, read_shard
 from train.plan import prepare
 
 CUT = datetime(2017, 12, 4, tzinfo=UTC)
 SLICE = Path(__file__).parent / "data" / "completejourney_slice"
 QUICK = TrainConfig.model_validate(
-    {"ranker": {"repeat_dates": 1, "explore_dates": 2, "epochs": 2}, "tower": {"dim": 32}, "promote": "always"}
+    {
+        "ranker": {"repeat_dates": 1, "explore_dates": 2, "epochs": 2},
+        "tower": {"dim": 32},
+        "promote": "always",
+    }
 )
 
 
@@ -66,7 +70,7 @@ def test_the_stock_settings_are_those_of_the_file() -> None:
 def test_the_model_beats_the_simple_rivals(trained: fit.FitSummary) -> None:
     ndcg = {name: row["ndcg"] for name, row in trained.table.items()}
 
-    assert set(ndcg) == {"model", "popular-7d", "popular-28d", FREQUENCY}
+    assert set(ndcg) == {"model", "popular-7d", "popular-28d", FREQUENCY, *FITTED}
     assert ndcg["model"] > max(value for name, value in ndcg.items() if name != "model")
     assert trained.data.repeats
     assert trained.data.target == "purchase"

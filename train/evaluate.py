@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,27 @@ from reco.catalogue import Catalogue
 from reco.features.history import Histories
 from reco.features.pairs import pairs
 from reco.models.metrics import Ranking, paired_bootstrap, rank_metrics
+from reco.models.rivals import Rival, rival
 from reco.models.scorer import Scorer
 from reco.models.simple import most_popular, personal_frequency, popularity
+from reco.models.slates import Slates
 from reco.terminal import Report
 from train.timeline import Timeline
 
 CHUNK: Final = 512
 RECENT: Final = (7, 28)
 FREQUENCY: Final = "personal-top-frequency"
+FITTED: Final = ("collaborative", "content")
+
+
+class Recommender(Protocol):
+    """What can be judged: the Scorer, and the rivals behind its signature."""
+
+    def score(
+        self, histories: Histories, as_of: datetime, k: int, *,
+        allowed: npt.NDArray[np.bool_] | None = None, novel_only: bool = False,
+    ) -> Slates:  # fmt: skip
+        """Best k items of each subscriber."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,7 @@ def judge(scorers: Mapping[str, Scorer], judged: Slice, k: int, progress: Report
     began = time.perf_counter()
     shown = {name: ranked(scorer, judged, k, progress) for name, scorer in scorers.items()}
     shown |= rivals(judged, k)
+    shown |= {name: ranked(fitted(name, judged), judged, k, progress) for name in FITTED}
     metrics = {
         name: rank_metrics(rows, judged.answers, judged.seen, k, judged.cold)
         for name, rows in shown.items()
@@ -130,7 +144,15 @@ def verdict(
     return Verdict(table, differences, bool(users) and not beaten_by, why, users, seconds)
 
 
-def ranked(scorer: Scorer, judged: Slice, k: int, progress: Report) -> npt.NDArray[np.int32]:
+def fitted(name: str, judged: Slice) -> Rival:
+    """A rival that learns, fitted on the past of the slice."""
+    return rival(
+        name, judged.past, judged.catalogue, judged.usable, judged.as_of_day, judged.event_type,
+        judged.repeats,
+    )  # fmt: skip
+
+
+def ranked(scorer: Recommender, judged: Slice, k: int, progress: Report) -> npt.NDArray[np.int32]:
     """Rows of the catalogue that a scorer shows each subscriber of the slice."""
     parts, n = [np.zeros((0, k), np.int32)], len(judged.past)
     for start in range(0, n, CHUNK):

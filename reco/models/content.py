@@ -1,0 +1,62 @@
+"""The content-based recommender: items like those that a subscriber took, by what they are.
+
+Takes the words of the catalogue (category, brand, price band, title), gives scores of all items
+and, for each pick, the item that it was picked for: "because you bought X". A rival of the model.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from reco.catalogue import Catalogue
+from reco.models.spectral import unit_rows
+from reco.models.two_tower import CONTENT_ROWS, content_tokens
+
+Floats = npt.NDArray[np.float32]
+OWN: Final = 1e-6  # weight of the own likeness beside an item's popularity
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Words [n, tokens] of n items as unit rows, rare ones weigh more; popular [n] log takers."""
+
+    words: sp.csr_matrix
+    popular: Floats
+
+    @classmethod
+    def of(
+        cls, catalogue: Catalogue, rows: npt.NDArray[np.int32], takers: npt.NDArray[np.float64]
+    ) -> "Content":
+        """Of the catalogue's `rows` [n], taken by `takers` [n] subscribers lately."""
+        tokens = content_tokens(catalogue, rows)
+        item, place = np.nonzero(tokens)
+        found = sp.csr_matrix(
+            (np.ones(len(item), np.float32), (item, tokens[item, place])), (len(rows), CONTENT_ROWS)
+        )
+        found.data[:] = 1
+        rarity = np.log((len(rows) + 1) / (1 + np.asarray(found.sum(axis=0)).ravel()))
+        return cls(
+            unit_rows((found @ sp.diags(rarity)).tocsr()), np.log1p(takers).astype(np.float32)
+        )
+
+    def scores(self, bags: sp.csr_matrix) -> Floats:
+        """Scores [users, n]: likeness to the bag, times log popularity."""
+        likeness = (unit_rows((bags @ self.words).tocsr()) @ self.words.T).toarray()
+        return np.asarray(likeness * (self.popular + OWN), np.float32)
+
+    def because(self, bags: sp.csr_matrix, picks: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The row of the taken item that is most like each pick [users, k]; -1 for none."""
+        out = np.full(picks.shape, -1, np.int32)
+        for user in range(len(picks)):
+            had = bags.indices[bags.indptr[user] : bags.indptr[user + 1]]
+            mine = np.flatnonzero(picks[user] >= 0)
+            if len(had) and len(mine):
+                like = (self.words[picks[user, mine]] @ self.words[had].T).toarray()
+                like[picks[user, mine][:, None] == had] = -1  # itself explains nothing
+                best = like.argmax(axis=1)
+                found = like[np.arange(len(mine)), best] > 0
+                out[user, mine] = np.where(found, had[best], -1)
+        return out
