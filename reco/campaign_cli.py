@@ -19,6 +19,7 @@ def campaign() -> None:
 def check(terminal: Terminal, file: Path) -> None:
     """Everything but the sending, over the whole audience; fails beyond the campaign's limits."""
     from reco.campaigns.campaign import load
+    from reco.campaigns.sender_domain import SenderDomain
     from reco.line import open_line
     from serve.app import AppArgs
     from serve.campaign import check
@@ -30,7 +31,8 @@ def check(terminal: Terminal, file: Path) -> None:
         application(AppArgs(home=line.services.home)),
         terminal.progress() as progress,
     ):
-        preflight = check(wanted, line.services, progress=progress)
+        sender = SenderDomain() if line.services.outbox is None else None
+        preflight = check(wanted, line.services, progress=progress, sender=sender)
     terminal.summary(f"Campaign {wanted.id}, checked", preflight)
     if preflight.problems:
         sys.exit(1)

@@ -13,6 +13,7 @@ import structlog
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.preflight import MAILS, AudienceCounts, Preflight
 from reco.campaigns.relay import LOOPBACK
+from reco.campaigns.sender_domain import SenderDomain
 from reco.catalogue import Catalogue
 from reco.database import open_database
 from reco.embedded import Services
@@ -24,7 +25,7 @@ from render.lint import Finding, lint
 from serve.audience import SAME_ADDRESS, Addresses, assigned_arms, pages
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
-from serve.letterhead import renderer_of, try_template
+from serve.letterhead import dkim_of, domain_of, renderer_of, try_template
 
 log = structlog.get_logger()
 
@@ -38,9 +39,11 @@ def check(
     *,
     progress: Callable[[str, int, int], None] | None = None,
     scorer_budget_s: float = 15.0,
+    sender: SenderDomain | None = None,
 ) -> Preflight:
     """What the campaign would send to everybody, and whether it may.
 
+    `sender` asks DNS whether providers would take mail of its domain; behind a real relay.
     Needs a Ray cluster in which the application runs. Raises NotFound or TemplateError for the
     template, ConfigError for a replay of a time before features or champion, ServiceUnavailable
     when a store is gone.
@@ -68,6 +71,10 @@ def check(
     preflight = _with_lint(preflight, lint(template, campaign.segment_names))
     notes = (*preflight.notes, *_sharing(sharing), *_nameless(campaign, catalogue))
     problems = (*preflight.problems, *_unreachable(services))
+    if sender is not None:
+        signer = dkim_of(campaign, services)
+        judged = sender.judge(domain_of(campaign), signer.dns_record() if signer else None)
+        notes, problems = (*notes, *judged.notes), (*problems, *judged.problems)
     return replace(preflight, notes=notes, problems=problems)
 
 

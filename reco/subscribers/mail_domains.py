@@ -104,16 +104,18 @@ class MailDomains:
 
     async def _resolve(self, domain: str, kind: str) -> list[object]:
         self.questions += 1
-        resolver = self._resolver = self._resolver or self._open()
+        resolver = self._resolver = self._resolver or open_resolver(self._nameserver)
         answer = await resolver.resolve(
             domain, dns.rdatatype.from_text(kind), lifetime=self._timeout_s, search=False
         )
         return list(answer)
 
-    def _open(self) -> Resolver:
-        if self._nameserver is None:
-            return Resolver()
-        resolver = Resolver(configure=False)
-        host, _, port = self._nameserver.partition(":")
-        resolver.nameservers, resolver.port = [host], int(port or 53)
-        return resolver
+
+def open_resolver(nameserver: str | None) -> Resolver:
+    """The system's resolver, or one that asks HOST[:PORT] alone."""
+    if nameserver is None:
+        return Resolver()
+    resolver = Resolver(configure=False)
+    host, _, port = nameserver.partition(":")
+    resolver.nameservers, resolver.port = [host], int(port or 53)
+    return resolver
