@@ -207,7 +207,7 @@ def learn(loop: Loop) -> None:
 def settled(client: httpx.Client, loop: Loop, version: str) -> str:
     """The model that serves, once it is another than `version`."""
     question = {"users": loop.shoppers.ids[:1], "k": PICKS}
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while (now := client.post("/v1/recommend", json=question).json()["model"]) == version:
         assert time.monotonic() < until, now
         time.sleep(1)
@@ -256,7 +256,7 @@ def run(loop: Loop, services: Services, habits: Habits, only_watch: bool) -> Non
 
 
 def wait_for(client: httpx.Client) -> None:
-    until = time.monotonic() + 180
+    until = time.monotonic() + 600
     while True:
         try:
             if client.get("/docs").status_code == 200:
