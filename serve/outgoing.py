@@ -4,7 +4,7 @@ Raises nothing: whatever happens to a mail is the state of its delivery.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -15,6 +15,7 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.delivery import Settled, State
 from reco.campaigns.operators import MOST_WAIT_S, Pace, Paces, is_throttled
 from reco.campaigns.pacing import TokenBucket, next_attempt
+from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
 from reco.errors import SendDeferred, SendError, SendFailed, SendUncertain
 from reco.outcomes.verdicts import Kind, Refusal, judge
@@ -41,8 +42,10 @@ class Outgoing:
         pool: SmtpPool,
         rate_per_s: float | None,
         leavers: Leavers | None = None,
+        receivers: Receivers | None = None,
     ) -> None:
         self._pool = pool
+        self._receivers = receivers
         self._leavers = leavers
         self._domain = domain_of(campaign)
         self._paces = Paces({str(name): rate for name, rate in campaign.operator_rates.items()})
@@ -52,13 +55,19 @@ class Outgoing:
         """Take places at the campaign's rate; seconds to wait before these mails are handed off."""
         return self._rate.reserve(mails) if self._rate is not None else 0.0
 
+    async def meet(self, addresses: Sequence[str]) -> None:
+        """Learn who takes the mail of these addresses, as far as their domains do not tell."""
+        if self._receivers is not None:
+            await self._receivers.ask(addresses)
+
     async def send(self, assembled: Assembled, i: int, attempt: int) -> Settled:
         """One mail, and the state that its delivery is in now."""
         delivery = assembled.deliveries[i]
-        pace = self._paces.of(assembled.addresses[i])
+        address = assembled.addresses[i]
+        servers = self._receivers.servers(address) if self._receivers else ()
+        pace = self._paces.of(address, servers)
         if held := await self._held_back(delivery, pace):
             return held
-        address = assembled.addresses[i]
         mail_from = return_path(assembled.message_ids[i], self._domain)
         last_look = partial(self._leavers.check, address) if self._leavers else None
         try:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.delivery import Claim, HandOff, Settled, State, Suppressed, recipient_of
 from reco.campaigns.ledger import LEASE_S, Ledger
+from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
 from reco.campaigns.warmup import Quota
 from reco.errors import RecoError
@@ -71,6 +72,7 @@ class Sender:
         copy_log: CopyLog | None = None,
         quota: Quota | None = None,
         leavers: Leavers | None = None,
+        receivers: Receivers | None = None,
     ) -> None:
         self._campaign = campaign
         self._spec = campaign.model_dump_json().encode()
@@ -80,7 +82,7 @@ class Sender:
         self._pool = pool
         self._caps = caps
         self._meters = meters
-        self._outgoing = Outgoing(campaign, pool, rate_per_s, leavers)
+        self._outgoing = Outgoing(campaign, pool, rate_per_s, leavers, receivers)
         self._leavers = leavers
         self._chunk, self._group, self._in_flight = CHUNK, GROUP, IN_FLIGHT
         if rate_per_s is not None:
@@ -161,6 +163,7 @@ class Sender:
         mails = hand_offs(assembled)
         attempts = {d.user_id: d.attempts + 1 for d in claim.deliveries}
         outcomes: list[Settled] = []
+        await self._outgoing.meet(assembled.addresses)
         released: Sequence[int] = ()
         for start in range(0, len(mails), self._group):
             places = range(start, min(start + self._group, len(mails)))

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import Ledger
+from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
 from reco.campaigns.warmup import Quota
 from reco.outcomes.copy_learning import CopyLog
 from reco.rules.caps import Caps
+from reco.subscribers.mail_domains import MailDomains
 from reco.subscribers.suppression import SuppressionList
 from serve.graph import Graph
 from serve.inbound import returned_mail_of
@@ -54,6 +56,7 @@ async def open_sender(
                 quota=Quota(campaign.warm_up, stores.engine) if campaign.warm_up else None,
                 copy_log=CopyLog(stores.engine),
                 leavers=Leavers(SuppressionList(stores.engine, stores.services.link_key)),
+                receivers=None if stores.services.outbox else Receivers(MailDomains()),
             )
 
 

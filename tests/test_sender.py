@@ -10,18 +10,21 @@ import polars as pl
 import pytest
 
 from reco.campaigns.ledger import Ledger
+from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
 from reco.embedded import Services
 from reco.errors import ServiceUnavailable
 from reco.features.history import day_of
 from reco.outcomes.returned import ReturnedMail
 from reco.rules.caps import Caps
+from reco.subscribers.mail_domains import MailDomains
 from reco.subscribers.suppression import SuppressionList, SuppressionReason
 from serve.chunks import Assembled, Choice, Request
 from serve.metrics import Meters
 from serve.picking import showing_of
 from serve.sender import Sender
 from serve.senders import SenderOrder
+from tests.name_server import running_name_server
 from tests.small_world import MAILED, USERS, WITHHELD, World, campaign, small_world
 from tests.smtpd import SmtpSink
 from tests.stages import Stages
@@ -261,6 +264,30 @@ async def test_a_receiver_that_says_too_fast_delays_its_own_mails_only(post, wor
     assert held + deferred["reply"].str.contains("421").sum() == 15
     attempts = deferred.filter(deferred["reply"].str.starts_with("Held back"))["attempts"]
     assert attempts.to_list() == [0] * held
+
+
+async def test_domains_of_one_receiver_share_its_pace(post, world, smtp_sink):
+    """Two shops have their mail at one operator: what it says to one delays the other's."""
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "update subscribers set email = user_id || '@' || case when user_id < 'u12' then 'a' "
+            "else 'b' end || '.example' where user_id between 'u05' and 'u19'"
+        )
+    for n in range(5, 12):
+        smtp_sink.fault("too_fast", recipient=f"u{n:02d}@a.example")
+    with running_name_server() as dns:
+        google = {"MX": ["1 aspmx.l.google.com."]}
+        dns.zones |= {"a.example": google, "b.example": google}
+        dns.zones["mail.example"] = {"A": ["192.0.2.1"]}
+        receivers = Receivers(MailDomains(dns.address), patience_s=20)
+        async with post.sender(receivers=receivers) as sender:
+            for users in (USERS[5:12], USERS[12:20], USERS[20:]):
+                await sender.send_chunk(post.ledger.claim_these(post.campaign.id, users))
+
+    rows = {r["user_id"]: r for r in post.ledger.rows(post.campaign.id).iter_rows(named=True)}
+    assert {"deferred"} == {rows[user]["state"] for user in USERS[5:20]}
+    assert all(rows[user]["reply"].startswith("Held back") for user in USERS[12:20])
+    assert {"accepted"} == {rows[user]["state"] for user in USERS[20:]}
 
 
 async def test_a_mail_is_given_up_by_its_own_attempts_however_old_the_campaign(post, smtp_sink):
