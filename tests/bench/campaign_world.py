@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -115,6 +117,18 @@ def smtp_sink() -> Iterator[int]:
         [SINK, *user, "-c", f"127.0.0.1:{port}", "200"], stdout=subprocess.DEVNULL
     ) as sink:
         try:
+            _wait_for(port)
             yield port
         finally:
             sink.terminate()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(100):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+        else:
+            return
+    raise SystemExit("smtp-sink does not come up.")
