@@ -6,10 +6,14 @@ import numpy as np
 from scipy import stats
 
 from reco.campaigns.variants import in_places
+from reco.experiments.assignment import HOLDOUT
 from reco.models.slates import Reason
 from reco.rules.exploring import drawn
 from reco.rules.ladder import seeds_of
+from serve.chunks import Choice, Request
 from tests.small_shop import names, slates_of
+from tests.small_world import NO_PROFILING, campaign, small_world
+from tests.stages import Stages
 
 POOL = ["i0", "i1", "i2", "i4", "i5"]
 
@@ -59,3 +63,23 @@ def test_drawn_items_have_slots_that_no_copy_has():
     assert [("place/0", "a", 0.2), ("place/1", "b", 0.2)] == [
         (one.slot, one.arm, one.propensity) for one in in_places(["a", "b"], 0.2, "other")
     ]
+
+
+def test_mails_of_an_arm_that_explores_carry_the_chances_of_what_they_show(services):
+    arms = [{"name": "learn", "weight": 1, "slate": "explore"}, {"name": "personal", "weight": 1}]
+    spec = campaign("curious", arms=arms)
+    people = ["u05", "u06", "u07", NO_PROFILING]
+    request = Request(
+        Choice.of(spec), people, ["learn", "personal", HOLDOUT, "learn"],
+        campaign=spec.model_dump_json().encode(),
+    )  # fmt: skip
+    with small_world(services) as world:
+        mails = Stages(world).assemble(request)
+
+    drawn_places, *others = mails.copy
+    assert [("place/0", 1 / 20), ("place/1", 1 / 20), ("place/2", 1 / 20)] == [
+        (one.slot, one.propensity) for one in drawn_places
+    ]
+    assert mails.item_ids[0] == [one.arm for one in drawn_places]
+    assert others == [(), (), ()]
+    assert set(mails.slates.reasons[0]) == {Reason.EXPLORE}
