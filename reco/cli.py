@@ -125,6 +125,13 @@ def evaluate_(terminal: Terminal, config: Path | None, as_of: datetime | None) -
 @click.option("--items", type=FILE, help="Only these: item ids, one a line, or a table.")
 @click.option("--offers", type=FILE, help="Rows offer_id, item_id: rank offers, not items.")
 @click.option("--novel-only", is_flag=True, help="Nothing that the user had before.")
+@click.option(
+    "--by",
+    default="model",
+    show_default=True,
+    help="Or a simple recommender, to compare with.",
+    type=click.Choice(["model", "popular", "frequency", "collaborative", "content"]),
+)
 @click.option("--out", required=True, type=OUT, help="Parquet: user_id, item_id, rank, score.")
 def recommend_(terminal: Terminal, as_of: datetime | None, out: Path, **question: Any) -> None:
     """Rank items for many users at once, into a file."""

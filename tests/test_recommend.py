@@ -100,6 +100,20 @@ def test_only_the_items_and_users_that_were_asked_for(
     assert not set(mine["item_id"]) & set(history["item_id"])
 
 
+def test_another_recommender_can_be_asked(question: recommend.Question, tmp_path: Path) -> None:
+    """`--by frequency`: what they took, and nothing of the model."""
+    asked = replace(question, by="frequency", k=3)
+
+    summary = recommend.run(asked, ["u007"], tmp_path / "by.parquet", quiet)
+
+    history = question.lake.events(before=CUT).filter(pl.col("user_id") == "u007").collect()
+    table = pl.read_parquet(tmp_path / "by.parquet")
+    assert summary.model == "frequency"
+    assert len(table) == 3
+    assert set(table["item_id"]) <= set(history["item_id"])
+    assert set(table["reason"]) == {"repeat"}
+
+
 def test_offers_are_ranked_by_what_the_subscriber_takes_of_them(
     question: recommend.Question, tmp_path: Path
 ) -> None:

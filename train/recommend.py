@@ -28,18 +28,20 @@ from reco.errors import InputError
 from reco.events.lake import Lake
 from reco.features.history import cutoff_day, from_events
 from reco.features.profile import profiles_of
-from reco.models.artifact import read_config
+from reco.models.artifact import Artifact, read_config
 from reco.models.registry import require_champion
+from reco.models.rivals import Rival, rival
 from reco.models.scorer import Scorer
 from reco.models.slates import Reason, Slates
 from reco.subscribers.store import SubscriberStore
-from reco.tables import RECOMMENDATIONS, user_bucket
+from reco.tables import RECOMMENDATIONS, type_code, user_bucket
 from reco.terminal import Report
-from train.examples import COLUMNS, open_store, subscribers, subscribers_of
+from train.examples import COLUMNS, join, open_store, subscribers, subscribers_of
 from train.offers import rank_offers, read_ids, read_offers, weigh
 
 CHUNK: Final = 256
 OFFER_DEPTH: Final = 2_000  # items scored to rank offers that hold many
+MODEL: Final = "model"
 log = structlog.get_logger()
 
 
@@ -62,6 +64,8 @@ class Question:
 
     items   only these; None for all
     offers  rows offer_id, item_id: offers are ranked instead (offers.rank_offers)
+    by      "model", or another recommender (models.rivals.NAMES) over the model's items
+    rival   that recommender, once it is fitted
     """
 
     lake: Lake
@@ -72,14 +76,18 @@ class Question:
     items: frozenset[str] | None = None
     offers: pl.DataFrame | None = None
     novel_only: bool = False
+    by: str = MODEL
+    rival: Rival | None = None
 
 
 def ask(
     services: Services, lake: Lake, out: Path, as_of: datetime, progress: Report, *,
     users: str, k: int, items: Path | None = None, offers: Path | None = None,
-    novel_only: bool = False,
+    novel_only: bool = False, by: str = MODEL,
 ) -> RecommendSummary:  # fmt: skip
-    """Ask the champion; `users` is "all" or a file of ids, `items` and `offers` are files.
+    """Ask the champion, or another recommender `by` its name.
+
+    `users` is "all" or a file of ids, `items` and `offers` are files.
 
     Raises NotFound without a champion, InputError when a file cannot be read or names nothing
     known.
@@ -94,6 +102,7 @@ def ask(
             items=frozenset(read_ids(items, "item_id")) if items else None,
             offers=read_offers(offers) if offers else None,
             novel_only=novel_only,
+            by=by,
         )
         who = read_ids(Path(users), "user_id") if users != "all" else users
         return run(question, who, out, progress)
@@ -107,6 +116,8 @@ def run(
     Raises NotFound without a model, InputError when none of the items is known.
     """
     began = time.perf_counter()
+    if question.by != MODEL:
+        question = replace(question, rival=_fitted(question))
     if cutoff_day(question.as_of) < read_config(question.directory).as_of_day:
         # Its histories end in time, but what the model knows of the items does not.
         log.warning("the model has learned from events after --as-of", as_of=question.as_of)
@@ -135,7 +146,7 @@ def run(
         users=table["user_id"].n_unique(),
         rows=len(table),
         items=table["item_id"].n_unique(),
-        model=Path(question.directory).name,
+        model=Path(question.directory).name if question.rival is None else question.by,
         as_of=question.as_of,
         out=str(out),
         seconds=round(time.perf_counter() - began, 1),
@@ -181,7 +192,7 @@ def answer(
     for start in range(0, len(names), CHUNK):
         stop = min(start + CHUNK, len(names))
         part = histories.take(start, stop)
-        slates = scorer.score(
+        slates = (question.rival or scorer).score(
             part, question.as_of, depth, allowed=allowed, novel_only=question.novel_only
         )
         parts.append(as_rows(slates, names[start:stop], catalogue))
@@ -229,6 +240,22 @@ def write(table: pl.DataFrame, out: Path) -> None:
     work = out.with_name(f".{out.name}.part")
     pq.write_table(arrow, work, compression="zstd")
     work.replace(out)
+
+
+def _fitted(question: Question) -> Rival:
+    """The recommender that was asked for, fitted on everybody's events before the time."""
+    catalogue = Catalogue.of(question.lake.items())
+    config = read_config(question.directory)
+    usable = np.isin(catalogue.item_ids.astype(str), Artifact.load(question.directory).item_ids)
+    parts = []
+    for bucket in range(question.lake.buckets):
+        events = question.lake.read_bucket(bucket, before=question.as_of, columns=COLUMNS)
+        names = events["user_id"].unique().sort().to_list()
+        profiles = profiles_of(subscribers_of(question.store, names))  # whoever refuses has none
+        parts.append(from_events(events, names, *profiles))
+    day = cutoff_day(question.as_of)
+    code = type_code(config.target)
+    return rival(question.by, join(parts), catalogue, usable, day, code, config.repeats)
 
 
 def _weighed(question: Question) -> Question:
