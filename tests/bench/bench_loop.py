@@ -11,12 +11,14 @@ Every stage is the command of the product in a process of its own; prints the ba
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +39,7 @@ from reco.settings import Settings  # noqa: E402
 from render.links import LinkSigner  # noqa: E402
 from tests.bench.loop_world import Loop, follow, live, post, write_shop  # noqa: E402
 from tests.taste_world import ITEMS, Deed, Habits, Mail, Shoppers, ask  # noqa: E402
+from train.cluster import connect  # noqa: E402
 
 CAMPAIGN: Final = "loop"
 PICKS: Final = 3
@@ -228,7 +231,7 @@ def run(loop: Loop, services: Services, habits: Habits, only_watch: bool) -> Non
     (folder / "serve.yaml").write_text(yaml.safe_dump(config))
     headers = {"Authorization": f"Bearer {services.api_key}"}
     client = httpx.Client(base_url=loop.url, headers=headers, timeout=120)
-    with loop.running("serve", str(folder / "serve.yaml")):
+    with serving(loop, services, folder / "serve.yaml"):
         wait_for(client)
         if not only_watch:
             first = settled(client, loop, "")
@@ -255,6 +258,26 @@ def run(loop: Loop, services: Services, habits: Habits, only_watch: bool) -> Non
     print(f"  gain by training: {gain.mean():.4f} ± {half:.4f} clicks a mail")
 
 
+@contextmanager
+def serving(loop: Loop, services: Services, config: Path) -> Iterator[None]:
+    """The application: `reco serve`, or in this process's cluster where there is one."""
+    if not loop.inside:
+        with loop.running("serve", str(config)):
+            yield
+        return
+    from ray import serve
+
+    from serve.app import AppArgs, build
+    from serve.graph import APP
+
+    serve.start(http_options={"host": "127.0.0.1", "port": loop.port})
+    serve.run(build(AppArgs(home=services.home)), name=APP, route_prefix="/")
+    try:
+        yield
+    finally:
+        serve.shutdown()
+
+
 def wait_for(client: httpx.Client) -> None:
     until = time.monotonic() + 600
     while True:
@@ -272,13 +295,19 @@ def main() -> None:
     parser.add_argument("recipients", nargs="?", type=int, default=1_500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--inside", action="store_true", help="one Ray cluster for all commands")
     asked = parser.parse_args()
     habits = Habits(bots=min(0.15, 300 / asked.recipients), apple=0.05, bounce=0.005, leave=0.001)
     with TemporaryDirectory(prefix="loop", dir="/tmp") as folder:
         loop = Loop(Path(folder) / "home", free_port(), Shoppers(asked.recipients, asked.seed))
         (loop.home.parent / "r").mkdir()
         settings = Settings(home=loop.home, public_url=loop.url)
-        with open_services(settings) as services:
+        loop.inside = asked.inside
+        os.environ["RAY_TMPDIR"] = str(loop.home.parent / "r")
+        with ExitStack() as stack:
+            services = stack.enter_context(open_services(settings))
+            if asked.inside:
+                stack.enter_context(connect(services))
             run(loop, services, habits, asked.watch)
 
 

@@ -16,8 +16,10 @@ from typing import Any, Final
 import httpx
 import numpy as np
 import polars as pl
+from click.testing import CliRunner
 from sqlalchemy import update
 
+from reco.cli import main
 from reco.database import SUBSCRIBERS, open_database
 from reco.embedded import Services
 from render.links import LinkSigner
@@ -79,6 +81,7 @@ class Loop:
     home: Path
     port: int
     shoppers: Shoppers
+    inside: bool = False  # commands run in this process, on the cluster that it is connected to
 
     @property
     def url(self) -> str:
@@ -87,21 +90,31 @@ class Loop:
     @property
     def environment(self) -> dict[str, str]:
         own = {"RECO_HOME": str(self.home), "RECO_PUBLIC_URL": self.url, "PYTHONPATH": str(ROOT)}
-        own["RAY_TMPDIR"] = str(self.home.parent / "r")
         return os.environ | own
 
     def reco(self, *arguments: str) -> dict[str, Any]:
         """A command to its end; gives what it says with --json."""
         began = time.perf_counter()
+        said = self._in_process(*arguments) if self.inside else self._as_a_process(*arguments)
+        took = time.perf_counter() - began
+        print(f"  reco {' '.join(arguments[:2])}: {took:.0f} s", flush=True)
+        return said
+
+    def _as_a_process(self, *arguments: str) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, "-m", "reco", *arguments, "--json"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        print(f"  reco {' '.join(arguments[:2])}: {time.perf_counter() - began:.0f} s", flush=True)
         if done.returncode:
             sys.exit(done.stdout[-3_000:] + done.stderr[-3_000:])
-        said: dict[str, Any] = json.loads(done.stdout)
-        return said
+        return dict(json.loads(done.stdout))
+
+    def _in_process(self, *arguments: str) -> dict[str, Any]:
+        """The same command by its entry point."""
+        done = CliRunner().invoke(main, [*arguments, "--json"], env=self.environment)
+        if done.exit_code:
+            raise RuntimeError(done.output) from done.exception
+        return dict(json.loads(done.stdout))
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator[None]:
