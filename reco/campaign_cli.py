@@ -87,6 +87,22 @@ def pause(terminal: Terminal, campaign_id: str, note: str) -> None:
     terminal.summary(f"Campaign {campaign_id}", {"state": stored.state.value, "note": note})
 
 
+@command("cancel", campaign)
+@click.argument("campaign_id")
+@click.option("--note", default="cancelled by hand", show_default=True)
+def cancel(terminal: Terminal, campaign_id: str, note: str) -> None:
+    """End a campaign for good: what is under way is settled, whoever still waits gets no mail."""
+    from reco.campaigns.cancelling import cancel
+    from reco.campaigns.ledger import Ledger
+    from reco.campaigns.store import CampaignStore
+    from reco.line import open_line
+
+    with open_line() as line, Ledger(line.services.database_url) as ledger:
+        stored = cancel(CampaignStore(line.engine), ledger, campaign_id, note)
+        facts = {"state": stored.state.value, "note": note}
+        terminal.summary(f"Campaign {campaign_id}", facts | ledger.counts(campaign_id))
+
+
 @command("resume", campaign)
 @click.argument("campaign_id")
 def resume(terminal: Terminal, campaign_id: str) -> None:

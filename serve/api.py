@@ -11,6 +11,7 @@ from typing import Annotated, Protocol
 from fastapi import APIRouter, Depends, Header, HTTPException
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.cancelling import cancel
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
 from reco.errors import RecoError
@@ -178,6 +179,12 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
         """Stop after the chunks that are under way."""
         move = door.campaigns.move
         return await status(await asyncio.to_thread(move, campaign_id, CampaignState.PAUSED))
+
+    @v1.post("/campaigns/{campaign_id}/cancel")
+    async def cancelled(campaign_id: str) -> CampaignStatus:
+        """End it for good: what is under way is settled, whoever still waits gets no mail."""
+        stored = await asyncio.to_thread(cancel, door.campaigns, door.ledger, campaign_id)
+        return await status(stored)
 
     @v1.post("/campaigns/{campaign_id}/resume")
     async def resume(campaign_id: str) -> CampaignStatus:

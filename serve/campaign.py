@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.cancelling import REASON
 from reco.campaigns.delivery import State
 from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.store import CampaignState, CampaignStore
@@ -183,6 +184,8 @@ class Run:
             self._crew.dismiss()
         if state is CampaignState.RUNNING:
             state = self._end()
+        if state is CampaignState.CANCELLED:  # what was enqueued or put back meanwhile
+            self._ledger.stop(self._campaign.id, REASON)
         return self._summary(state, time.monotonic() - begun)
 
     def _watch(self, audience: "Future[int]", closes_at: datetime | None) -> CampaignState:

@@ -16,6 +16,7 @@ import ray
 from ray.util.state import list_actors
 from sqlalchemy import select
 
+from reco.campaigns.cancelling import cancel
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.database import COPY_CHOICES
@@ -152,6 +153,23 @@ def test_pause_stops_it_and_resume_finishes_the_rest(mail_to, smtp_sink, world):
     assert_nobody_is_lost(first, EVERYBODY)
     assert (second.state, second.accepted) == ("finished", REACHED)
     assert set(arrived(smtp_sink).values()) == {1}
+
+
+def test_cancelled_it_ends_and_whoever_waits_is_suppressed(mail_to, smtp_sink, world):
+    store = CampaignStore(world.engine)
+
+    def end(_: str, done: int, total: int) -> None:
+        if done > 10 and store.get("dropped").state is CampaignState.RUNNING:
+            with Ledger(mail_to.database_url) as ledger:
+                cancel(store, ledger, "dropped", "a wrong price")
+
+    summary = run(campaign("dropped", rate_per_s=40), mail_to, senders=1, progress=end)
+
+    assert (summary.state, summary.note, summary.open) == ("cancelled", "a wrong price", 0)
+    assert_nobody_is_lost(summary, EVERYBODY)
+    assert len(arrived(smtp_sink)) == summary.accepted < REACHED
+    with Ledger(mail_to.database_url) as ledger, pytest.raises(Conflict):
+        cancel(store, ledger, "dropped")
 
 
 def test_at_its_deadline_whoever_waits_is_suppressed(mail_to, smtp_sink):

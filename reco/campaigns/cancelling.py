@@ -1,0 +1,21 @@
+"""Ends a campaign for good: what is under way is settled, whoever still waits gets no mail."""
+
+from typing import Final
+
+from reco.campaigns.ledger import Ledger
+from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
+
+REASON: Final = "cancelled"
+
+
+def cancel(
+    store: CampaignStore, ledger: Ledger, campaign_id: str, note: str | None = None
+) -> StoredCampaign:
+    """Cancel a campaign that has not ended. Its driver, if there is one, does the rest.
+
+    Raises Conflict when it has ended, NotFound when there is none, ServiceUnavailable.
+    """
+    stored = store.move(campaign_id, CampaignState.CANCELLED, note)
+    ledger.recover(campaign_id)  # of a paused one, what a dead sender left
+    ledger.stop(campaign_id, REASON)
+    return stored
