@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reco.features.profile import tokens_of, words_of
+from reco.features.profile import token, tokens_of, words_of
 from reco.models.lookalike import Lookalike
 from reco.models.priors import category_priors
 from reco.models.scorer import Scorer
@@ -72,6 +72,16 @@ def test_a_word_of_many_categories_says_nothing() -> None:
     slate, nothing = slates_of({"signup_source": "aisle"}, {})
 
     assert slate.tolist() == nothing.tolist()
+
+
+def test_a_category_named_by_the_word_alone_is_meant_by_it() -> None:
+    names = ["comedy", "comedy drama", "comedy crime", "comedy war", "comedy romance"]
+    share = np.linspace(0.2, 0.1, 50).astype(np.float32)
+    priors = category_priors(names, (np.arange(50) % 5).astype(np.int32), share)
+
+    _, raised = priors[token("source_word", "comedy")]
+
+    assert set(raised.tolist()) == set(range(0, 50, 5))
 
 
 @given(st.text(max_size=60))

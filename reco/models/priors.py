@@ -43,8 +43,10 @@ def category_priors(
     for name, found in rows.items():
         for word in words_of(name):
             spoken[word].append(found)
+    # A category named by the word alone is meant by it, however many others hold the word too.
+    whole = {name.lower(): [found] for name, found in rows.items() if name.lower() in spoken}
     return priors | {
         token("source_word", word): (log(CAME_FOR) / DAMPING, np.concatenate(parts))
-        for word, parts in spoken.items()
+        for word, parts in (spoken | whole).items()
         if len(parts) <= SHARED
     }
