@@ -46,13 +46,12 @@ class Receivers:
         if not self._asking:
             return
         done, _ = await asyncio.wait(self._asking.values(), timeout=self._patience_s)
-        answered = False
+        # Chunks wait side by side: another one may have taken these answers in already.
         for domain in [domain for domain, task in self._asking.items() if task in done]:
             verdict = self._asking.pop(domain).result()
-            answered |= verdict.takes_mail is not None
             if verdict.takes_mail is not None:
                 self._servers[domain] = verdict.servers
-        if not answered:
+        if not any(task.result().takes_mail is not None for task in done):
             self._quiet_until = self._clock() + SILENCE_S
 
 
