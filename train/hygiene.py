@@ -42,7 +42,9 @@ class Hygiene:
         invalid = pl.concat(found) if found else pl.DataFrame(schema=SINCE)
         names = [c.campaign.id for c in CampaignStore(engine).all()]
         with Ledger(database_url) as ledger:
-            mailed = [ledger.rows(name) for name in names]
+            mailed = [
+                ledger.rows(name).with_columns(pl.lit(name).alias("campaign_id")) for name in names
+            ]
         return cls(invalid, programs(lake.events(), mailed))
 
     def cleaned(self, events: pl.DataFrame) -> pl.DataFrame:
