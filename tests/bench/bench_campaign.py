@@ -27,6 +27,7 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import Ledger
 from reco.embedded import Services, open_services
 from reco.events.lake import Lake
+from reco.models.slates import Rung
 from reco.settings import Settings
 from serve.app import AppArgs
 from serve.campaign import run
@@ -49,9 +50,11 @@ def measured(spec: Campaign, services: Services, senders: int) -> dict[str, obje
     sending_s = (accepted[-1] - accepted[0]).total_seconds()
     sent_per_s = summary.accepted / max(sending_s, 1e-9)
     size = float(rows["size_bytes"].mean() or 0)  # type: ignore[arg-type]
+    fresh = float((rows["rung"] == int(Rung.FRESH)).mean() or 0)  # else the label would mislead
     print(
-        f"{spec.id:12} {summary.accepted} mails of {size / 1024:.0f} KB, sending "
-        f"{sent_per_s:.0f}/s; run {summary.took_s} s, {summary.mails_per_s:.0f}/s",
+        f"{spec.id:12} {fresh:.0%} precomputed; {summary.accepted} mails of "
+        f"{size / 1024:.0f} KB, sending {sent_per_s:.0f}/s; run {summary.took_s} s, "
+        f"{summary.mails_per_s:.0f}/s",
         flush=True,
     )
     for stage in summary.latency:
@@ -59,7 +62,12 @@ def measured(spec: Campaign, services: Services, senders: int) -> dict[str, obje
             f"  {stage.stage:10} p50 {stage.p50_ms:7.1f} ms  p95 {stage.p95_ms:7.1f} ms a chunk "
             f"{stage.mean_recipient_ms * 1e3:7.1f} us a recipient"
         )
-    return {"mails": summary.accepted, "per_s": sent_per_s, "run_per_s": summary.mails_per_s}
+    return {
+        "mails": summary.accepted,
+        "fresh_share": fresh,
+        "per_s": sent_per_s,
+        "run_per_s": summary.mails_per_s,
+    }
 
 
 def ours(services: Services, senders: int) -> dict[str, object]:

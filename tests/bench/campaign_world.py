@@ -48,10 +48,12 @@ def shop(services: Services, subscribers: int) -> None:
     catalogue = catalogue_of(ITEMS)
     Lake(services.lake).write_items(catalogue.frame)
     _template(services.home / "template")
-    directory = services.home / "bench-model"
+    directory = services.home / "bench"
     artifact_of(catalogue).save(str(directory))
     with closing(connect_redis(services.redis_url)) as client:
-        client.set(CHAMPION_KEY, json.dumps({"version": "bench", "directory": str(directory)}))
+        client.set(
+            CHAMPION_KEY, json.dumps({"version": directory.name, "directory": str(directory)})
+        )
         _people(services, catalogue, OnlineStore(client), subscribers)
 
 
