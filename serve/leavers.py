@@ -5,6 +5,8 @@ meanwhile is told apart in the last moment, when the connection is free and noth
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
@@ -36,12 +38,20 @@ class Leavers:
         if self._left and self._suppressions.address_hash(address) in self._left:
             raise Left
 
-    async def watch(self) -> None:
-        """Ask again and again, until cancelled. A store that is down is asked again."""
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Ask again and again, until the block ends. A store that is down is asked again."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
         while True:
             try:
                 self._since, new = await asyncio.to_thread(self._suppressions.since, self._since)
                 self._left |= new
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, OSError) as error:
                 log.warning("who leaves is not known", why=str(error).splitlines()[0])
             await asyncio.sleep(self._every_s)

@@ -18,7 +18,7 @@ from reco.catalogue import Catalogue
 from reco.errors import RecoError
 from reco.features.history import day_of
 from reco.features.online import OnlineStore
-from reco.models.slates import Slates
+from reco.models.slates import Reason, Slates
 from reco.rules.caps import Caps, Showing, first
 from reco.rules.exploring import drawn
 from reco.rules.interests import asked_first
@@ -77,6 +77,8 @@ class Picker:
         slates, chances = drawn(slates, explores, seeds)
         chosen, fallback = self._capped(chunk, slates)
         slates = fill(slates.keep(chosen), choice.picks, pools, seeds)
+        # A mail with a place that was not drawn says nothing of chances.
+        chances = np.where((slates.reasons == Reason.EXPLORE).all(axis=1), chances, 0.0)
         return PickedChunk(
             slates=slates,
             popular=pools.popular[: 2 * choice.picks],

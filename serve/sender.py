@@ -83,7 +83,6 @@ class Sender:
         self._caps = caps
         self._meters = meters
         self._outgoing = Outgoing(campaign, pool, rate_per_s, leavers, receivers)
-        self._leavers = leavers
         self._chunk, self._group, self._in_flight = CHUNK, GROUP, IN_FLIGHT
         if rate_per_s is not None:
             self._chunk = max(1, min(CHUNK, int(rate_per_s * CLAIMED_S)))
@@ -103,7 +102,6 @@ class Sender:
     async def run(self) -> None:
         """Send until stopped. Raises ServiceUnavailable when a store or the relay is gone."""
         chunks: set[asyncio.Task[None]] = set()
-        watch = asyncio.create_task(self._leavers.watch()) if self._leavers else None
         try:
             while not self._stopping.is_set():
                 if len(chunks) >= self._in_flight:
@@ -117,8 +115,6 @@ class Sender:
                     await asyncio.sleep(IDLE_S)
         finally:
             results = await asyncio.gather(*chunks, return_exceptions=True)
-            if watch is not None:
-                watch.cancel()
         _raise(results)
 
     def _claim(self) -> Claim | None:

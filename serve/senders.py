@@ -41,8 +41,9 @@ async def open_sender(
 ) -> AsyncIterator[Sender]:
     """A sender with its connections. Raises ServiceUnavailable when the relay does not answer."""
     pool = SmtpPool(order.smtp_url, campaign.connections, campaign.messages_per_connection)
+    leavers = Leavers(SuppressionList(stores.engine, stores.services.link_key))
     with Ledger(stores.services.database_url) as ledger:
-        async with pool:
+        async with pool, leavers.watching():
             yield Sender(
                 campaign,
                 graph.assemble,
@@ -55,7 +56,7 @@ async def open_sender(
                 returned=returned_mail_of(stores),
                 quota=Quota(campaign.warm_up, stores.engine) if campaign.warm_up else None,
                 copy_log=CopyLog(stores.engine),
-                leavers=Leavers(SuppressionList(stores.engine, stores.services.link_key)),
+                leavers=leavers,
                 receivers=None if stores.services.outbox else Receivers(MailDomains()),
             )
 

@@ -83,3 +83,16 @@ def test_mails_of_an_arm_that_explores_carry_the_chances_of_what_they_show(servi
     assert mails.item_ids[0] == [one.arm for one in drawn_places]
     assert others == [(), (), ()]
     assert set(mails.slates.reasons[0]) == {Reason.EXPLORE}
+
+
+def test_a_mail_that_the_ladder_had_to_fill_logs_no_chance(services):
+    """Where the rules leave fewer candidates than picks, the rest is not drawn."""
+    arms = [{"name": "learn", "weight": 1, "slate": "explore"}]
+    spec = campaign("narrow", arms=arms, rules={"max_per_category": 1}, picks=6)
+    request = Request(Choice.of(spec), ["u05"], ["learn"], campaign=spec.model_dump_json().encode())
+    with small_world(services) as world:
+        mails = Stages(world).assemble(request)
+
+    assert len(mails.item_ids[0]) == 6
+    assert len(set(mails.slates.reasons[0])) > 1
+    assert [()] == mails.copy

@@ -67,6 +67,11 @@ def test_a_model_whose_favourites_were_clicked_less_may_not():
     assert found.why.endswith("it would lose clicks")
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_as_good_as_the_draws_is_not_refused(seed):
+    assert judge_policy(drawn_log(0.05, 0.05, seed=seed), pasts, MODEL, None).passed
+
+
 def test_the_champion_itself_gains_nothing_over_the_champion():
     found = judge_policy(drawn_log(0.2, 0.05), pasts, MODEL, MODEL)
 

@@ -35,6 +35,7 @@ def test_a_domain_in_order_has_no_problems(dns):
         ("shop.example", {"MX": ["10 mx.shop.example."]}, "has no SPF record"),
         ("shop.example", SPF | {"TXT": ['"v=spf1 -all"', '"v=spf1 mx"']}, "more than one (2) SPF"),
         ("shop.example", SPF | {"TXT": ['"v=spf1 mx +all"']}, "lets everybody send"),
+        ("shop.example", SPF | {"TXT": ['"V=SPF1 MX +ALL"']}, "lets everybody send"),
         ("shop.example", SPF | {"MX": ["0 ."]}, "No bounce comes back"),
         ("_dmarc.shop.example", {}, "has no DMARC record"),
         ("_dmarc.shop.example", {"TXT": ['"v=DMARC1; rua=mailto:d@x.y"']}, "names no policy"),

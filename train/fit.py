@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from train.plan import DataReport, Plan, prepare
 from train.policy_gate import logged_verdict
 from train.tracking import Tracking
 
+DAY_S: Final = 86_400
 LATER_STEPS: Final = 1000  # the final fit's metrics stand behind those of the validation fit
 
 
@@ -145,8 +146,9 @@ def gate(
     verdict = judge(scorers, judged, plan.job.config.k, progress)
     if plan.timeline.timeless:
         return verdict
+    since = datetime.fromtimestamp(plan.timeline.end_day * DAY_S, UTC)
     said = logged_verdict(
-        services, lake, plan.timeline.end_day, scorers["model"], scorers.get("champion")
+        services, lake, (since, plan.as_of), scorers["model"], scorers.get("champion")
     )
     passed = verdict.passed and said.passed
     return replace(verdict, passed=passed, why=f"{verdict.why}; {said.why}")

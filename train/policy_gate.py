@@ -30,7 +30,6 @@ from train.examples import COLUMNS, subscribers_of
 LEAST: Final = 100  # mails; with fewer nothing is tried
 NO_LOG: Final = "no off-policy check: {mails} mails of arms that explore have a closed window"
 
-DAY: Final = 86_400
 Pasts = Callable[[list[str]], Histories]  # whole histories of subscribers
 
 
@@ -61,7 +60,7 @@ def judge_policy(
         f"off-policy on {mails} mails: {_interval(best.value)} clicks a place, "
         f"the draws {found.logged.value:.4f}"
     )
-    passed = found.passes()
+    passed = best.gain.high >= 0  # only a model that surely earns less is refused
     if champion is not None:
         gain = gain_over(chances(log, pasts, champion), ours, reward / logged, units)
         said += f", gain over the champion {_interval(gain)}"
@@ -70,13 +69,19 @@ def judge_policy(
 
 
 def logged_verdict(
-    services: Services, lake: Lake, since_day: int, model: Scorer, champion: Scorer | None
+    services: Services,
+    lake: Lake,
+    span: tuple[datetime, datetime],
+    model: Scorer,
+    champion: Scorer | None,
 ) -> PolicyVerdict:
-    """The verdict on the mails sent from `since_day` on, which the model has not learned from."""
+    """The verdict on the mails of `span`, from which the model has not learned.
+
+    Their click windows have ended at its end: nothing later is known.
+    """
     engine = open_database(services.database_url)
     try:
-        since = datetime.fromtimestamp(since_day * DAY, UTC)
-        log = explored(engine, lake, since, datetime.now(UTC))
+        log = explored(engine, lake, *span)
         store = SubscriberStore(engine)
         return judge_policy(log, lambda users: pasts_of(lake, store, users), model, champion)
     finally:

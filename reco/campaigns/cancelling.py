@@ -13,9 +13,12 @@ def cancel(
 ) -> StoredCampaign:
     """Cancel a campaign that has not ended. Its driver, if there is one, does the rest.
 
-    Raises Conflict when it has ended, NotFound when there is none, ServiceUnavailable.
+    Said again, it settles what senders left that had died shortly before. Raises Conflict when the
+    campaign has finished, NotFound when there is none, ServiceUnavailable.
     """
-    stored = store.move(campaign_id, CampaignState.CANCELLED, note)
+    stored = store.get(campaign_id)
+    if stored.state is not CampaignState.CANCELLED:
+        stored = store.move(campaign_id, CampaignState.CANCELLED, note)
     ledger.recover(campaign_id)  # of a paused one, what a dead sender left
     ledger.stop(campaign_id, REASON)
     return stored

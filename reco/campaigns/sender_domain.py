@@ -16,8 +16,9 @@ from dns.resolver import NXDOMAIN, NoAnswer
 
 from reco.subscribers.mail_domains import TIMEOUT_S, MailDomains, open_resolver
 
-_DMARC: Final = re.compile(r"v=DMARC1\s*;", re.IGNORECASE)
+_DMARC: Final = re.compile(r"v\s*=\s*DMARC1\s*(;|$)", re.IGNORECASE)
 _POLICY: Final = re.compile(r";\s*p\s*=\s*(none|quarantine|reject)\b", re.IGNORECASE)
+_SPF: Final = re.compile(r"v=spf1( |$)", re.IGNORECASE)
 _KEY: Final = re.compile(r"(?:^|;)\s*p\s*=\s*([A-Za-z0-9+/=\s]*)")
 
 
@@ -54,10 +55,10 @@ class SenderDomain:
         return Judged(tuple(problems), tuple(notes))
 
     async def _spf(self, domain: str) -> str:
-        found = [text for text in await self._texts(domain) if re.match(r"v=spf1( |$)", text)]
+        found = [text for text in await self._texts(domain) if _SPF.match(text)]
         if len(found) != 1:
             return f"{domain} has {_number(found)} SPF record, and needs one (TXT v=spf1 …)."
-        everybody = re.search(r"(^| )\+?all\b", found[0])
+        everybody = re.search(r"(^| )\+?all\b", found[0], re.IGNORECASE)
         return f"The SPF record of {domain} lets everybody send in its name." if everybody else ""
 
     async def _dmarc(self, domain: str) -> str:
