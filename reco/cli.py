@@ -15,7 +15,7 @@ from reco.campaign_cli import campaign, monitoring, preview, report
 from reco.command import AS_OF, FILE, OUT, command
 from reco.errors import NotFound
 from reco.mail_cli import bounces, subscribers, template
-from reco.stream_cli import stream
+from reco.stream_cli import stream, tidy
 from reco.terminal import Terminal
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ def main() -> None:
     """Real-time e-mail personalization: from events to a mail of one's own."""
 
 
-for part in (campaign, preview, report, monitoring, subscribers, bounces, template, stream):
+for part in (campaign, preview, report, monitoring, subscribers, bounces, template, stream, tidy):
     main.add_command(part)
 
 

@@ -1,12 +1,17 @@
-"""The commands of the stream: run it, replay what it refused, and compare what it made."""
+"""The commands of the stream: run it, replay what it refused, tidy and compare what it made."""
 
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
 
 import click
 
 from reco.command import command
+from reco.errors import InputError
 from reco.terminal import Terminal
+
+LONGEST_DAYS: Final = 36_500  # of an event's life
 
 
 @command("stream")
@@ -39,6 +44,49 @@ def stream(terminal: Terminal, most: int, drain: bool, replay: str | None, key: 
             with connect(line.services), terminal.progress() as progress:
                 summary = run_until_stopped(line.services, most, progress, drain=drain)
             terminal.summary("Stream", summary)
+
+
+@command("tidy")
+@click.option(
+    "--keep", metavar="TYPE=DAYS", multiple=True, help="Older events of the type leave; repeat it."
+)
+def tidy(terminal: Terminal, keep: tuple[str, ...]) -> None:
+    """One file a bucket in the lake, and no events that are older than they may be."""
+    from reco.features.live import LiveRows
+    from reco.features.online import OnlineStore
+    from reco.features.profile import read_profiles
+    from reco.line import open_line
+    from reco.subscribers.store import SubscriberStore
+
+    oldest = {kind: datetime.now(UTC) - age for kind, age in map(_age, keep)}
+    with open_line() as line:
+        profiles = partial(read_profiles, SubscriberStore(line.engine))
+        rows = LiveRows(line.lake, OnlineStore(line.redis), profiles)
+        done = line.lake.tidy(oldest)
+        for bucket, users in done.gone.items():
+            rows.redo(bucket, users)
+    changed = sum(map(len, done.gone.values()))
+    terminal.summary(
+        "Tidied",
+        {
+            "files_before": done.files_before,
+            "files": done.files,
+            "events": done.events,
+            "expired": dict(done.expired),
+            "users_changed": changed,
+        },
+    )
+
+
+def _age(text: str) -> tuple[str, timedelta]:
+    kind, _, days = text.partition("=")
+    if not kind or not days.isdecimal() or int(days) > LONGEST_DAYS:
+        raise InputError(
+            f"--keep {text} says no type and days.",
+            f"Days are a whole number up to {LONGEST_DAYS:,}.",
+            "Write for example --keep open=90 --keep view=365.",
+        )
+    return kind, timedelta(days=int(days))
 
 
 def verify_rows(terminal: Terminal, as_of: datetime, sample: int | None) -> None:

@@ -260,7 +260,7 @@ def test_a_writer_killed_before_its_commit_leaves_the_lake_as_it_was(lake: Lake)
         from reco.events import append
         from reco.events.lake import Lake
         from tests.test_lake import events
-        append.Writer._publish = lambda self, old, new: os.kill(os.getpid(), signal.SIGKILL)
+        append.publish = lambda files, old, new: os.kill(os.getpid(), signal.SIGKILL)
         Lake({lake.path()!r}).append(events(100, first=100))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
@@ -278,7 +278,7 @@ def test_a_writer_that_fails_leaves_no_file_behind(
 
     lake.append(events(100))
     monkeypatch.setattr("reco.events.append.SPILL_ROWS", 10)
-    monkeypatch.setattr("reco.events.append.Writer._publish", fail)
+    monkeypatch.setattr("reco.events.append.publish", fail)
 
     with pytest.raises(OSError, match="disk full"):
         lake.append(events(100, first=100))
@@ -418,3 +418,42 @@ def test_a_stream_takes_swallowed_files_away_once_in_a_while(
     lake.land(events(50, first=200, users=1), known)
 
     assert kept > len(visible_files(lake)) == files()
+
+
+# -- upkeep ------------------------------------------------------------------------------------
+
+
+def test_upkeep_leaves_one_file_a_bucket_and_the_same_rows_and_versions(lake: Lake) -> None:
+    for size, first in ((400, 0), (200, 400), (90, 600)):
+        lake.append(events(size, first=first))
+    before, versions = everything(lake), [lake.manifest().version(b) for b in range(lake.buckets)]
+
+    done = lake.tidy({})
+
+    assert done.files_before > done.files == len(visible_files(lake)) <= lake.buckets
+    assert before.equals(everything(lake))
+    assert versions == [lake.manifest().version(b) for b in range(lake.buckets)]
+    assert 0 == lake.append(events(690)).new
+
+
+def test_events_of_a_type_leave_when_they_are_too_old_and_others_stay(lake: Lake) -> None:
+    lake.append(events(300))
+    limit = START + timedelta(hours=100)
+    stays = everything(lake).filter((pl.col("type") != "click") | (pl.col("timestamp") >= limit))
+
+    done = lake.tidy({"click": limit})
+
+    assert {"click": 34} == dict(done.expired)
+    assert stays.equals(everything(lake))
+    assert 0 == lake.tidy({"click": limit}).expired.total()
+
+
+def test_a_reader_keeps_what_it_listed_before_events_leave(lake: Lake) -> None:
+    lake.append(events(300))
+    live, before = lake.manifest(), everything(lake)
+
+    lake.tidy({"click": START + timedelta(days=1000), "purchase": START + timedelta(days=1000)})
+    late = pl.concat([lake.read_bucket(b, live=live) for b in range(lake.buckets)])
+
+    assert before.equals(late)
+    assert everything(lake).is_empty()

@@ -98,7 +98,7 @@ class Writer:
                 after = before.replaced(tuple(parts)) if written else before
                 check_types(after.types())
                 self._files.flush([part.path for part in written])
-                self._publish(before, after)
+                publish(self._files, before, after)
             except BaseException:
                 for part in written:
                     self._files.filesystem.delete_file(self._files.path(part.path))
@@ -122,10 +122,8 @@ class Writer:
         old, swallowed = _compacted(old, len(rows))
         if swallowed:
             rows = pl.concat([self._scan(swallowed).collect(), rows]).sort(ORDER)
-        path = f"events/bucket={bucket:02}/part-{uuid.uuid4().hex}.parquet"
-        part = _describe(rows, path, generation)
+        part = write_part(self._files, rows, bucket, generation)
         written.append(part)
-        self._files.write_parquet(_arrow(rows).cast(EVENTS), part.path, dictionary=DICTIONARY)
         if self._known is not None:
             self._known.add(bucket, part, rows["event_id"])
         return (*old, part)
@@ -165,16 +163,26 @@ class Writer:
                 self._held[bucket] = []
         self._held_rows = 0
 
-    def _publish(self, before: Manifest, after: Manifest) -> None:
-        if after == before:
-            return
-        if read_manifest(self._files).generation != before.generation:
-            raise Conflict(
-                "Another writer changed the lake during this append; nothing of it was kept.",
-                "Object stores give no lock, so two writers at a time race.",
-                "Run the import again.",
-            )
-        self._files.replace(after.dumps(), "events", "manifest.json")
+
+def write_part(files: Files, rows: pl.DataFrame, bucket: int, generation: int) -> Part:
+    """A new file of a bucket, in the order of the lake; nobody sees it before `publish`."""
+    path = f"events/bucket={bucket:02}/part-{uuid.uuid4().hex}.parquet"
+    part = _describe(rows, path, generation)
+    files.write_parquet(_arrow(rows).cast(EVENTS), path, dictionary=DICTIONARY)
+    return part
+
+
+def publish(files: Files, before: Manifest, after: Manifest) -> None:
+    """Replace the manifest in one step, if it is still `before`. Raises Conflict."""
+    if after == before:
+        return
+    if read_manifest(files).generation != before.generation:
+        raise Conflict(
+            "Another writer changed the lake meanwhile; nothing of this was kept.",
+            "Object stores give no lock, so two writers at a time race.",
+            "Run it again.",
+        )
+    files.replace(after.dumps(), "events", "manifest.json")
 
 
 def _compacted(parts: tuple[Part, ...], rows: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:

@@ -5,7 +5,7 @@ All of a user's events lie in one bucket, so features need no shuffle.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +20,7 @@ from reco.events.files import Files
 from reco.events.known_ids import KnownIds
 from reco.events.manifest import Manifest, read_manifest
 from reco.events.schema import conform
+from reco.events.upkeep import Tidied, tidy
 from reco.tables import EVENTS, ITEMS
 
 LAYOUT: Final = 1  # version of the layout of files
@@ -80,6 +81,10 @@ class Lake:
     def writer(self) -> Writer:
         """A Writer: takes any number of frames in little memory, shows all at its commit."""
         return Writer(self._files, self.buckets)
+
+    def tidy(self, oldest: Mapping[str, datetime]) -> Tidied:
+        """One file a bucket, without events of a type before `oldest`. Raises Conflict."""
+        return tidy(self._files, oldest)
 
     def manifest(self) -> Manifest:
         """The live files as of now."""

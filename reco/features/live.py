@@ -55,6 +55,15 @@ class LiveRows:
             while not self._rebuild(bucket):
                 log.info("rows changed under our hands; looking again", bucket=bucket)
 
+    def redo(self, bucket: int, users: Sequence[str]) -> None:
+        """Make rows of users of a bucket anew, from the lake.
+
+        Raises ServiceUnavailable, ModelMismatch.
+        """
+        if self._online.mark(bucket) is not None:
+            while not self._rebuild(bucket, users):
+                log.info("rows changed under our hands; looking again", bucket=bucket)
+
     def _add(self, landed: Sequence[Landed]) -> set[int]:
         """Add new rows where nothing else is missing; the buckets where that was so."""
         marks = self._online.marks([part.bucket for part in landed])
@@ -90,35 +99,42 @@ class LiveRows:
                 mark, since = now, time.monotonic()
         return mark
 
-    def _rebuild(self, bucket: int) -> bool:
-        """Rows of everybody whose events are not all in, from the lake; False if interrupted."""
+    def _rebuild(self, bucket: int, anew: Sequence[str] = ()) -> bool:
+        """Rows of everybody whose events are not all in, from the lake; False if interrupted.
+
+        Those of `anew` too, with their profiles as they are now.
+        """
         mark = self._settled(bucket)
         live = self._lake.manifest()
         version = live.version(bucket)
         trusted = mark is not None and not mark.loading and mark.version <= version
         since, late = (mark.version, mark.before) if mark and trusted else (-1, None)
-        users = self._lake.users_since(live, bucket, since, late)
+        users = sorted({*self._lake.users_since(live, bucket, since, late), *anew})
         if users:
             log.info("rebuilding rows", bucket=bucket, users=len(users), since=since)
         events = self._lake.read_bucket(bucket, columns=COLUMNS, live=live)
         events = events.filter(pl.col("user_id").is_in(users))
-        _, tokens, flags = self._known(users)
+        _, tokens, flags = self._known(users, anew)
         rows = from_events(events, users, tokens, flags)
         if trusted:
             self._online.forget_slates(users)
         return _write(self._online, bucket, mark, Mark(version), users, rows)
 
     def _known(
-        self, users: Sequence[str]
+        self, users: Sequence[str], anew: Sequence[str] = ()
     ) -> tuple[Histories, npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
-        """Rows of users, and their profiles: as the rows have them, of new users by `profiles`."""
+        """Rows of users, and their profiles: as the rows have them, or by `profiles`.
+
+        The latter for users without a row, and those of `anew`.
+        """
         held, known = self._online.held(users)
-        tokens, flags = held.tokens, held.flags.copy()
-        new = np.flatnonzero(~known)
+        tokens, flags, asked = held.tokens, held.flags.copy(), set(anew)
+        new = np.flatnonzero(~known | np.array([user in asked for user in users], bool))
         if len(new):
             fresh, flags[new] = self._profiles([users[i] for i in new.tolist()])
             width = max(tokens.shape[1], fresh.shape[1])
             tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
+            tokens[new] = 0
             tokens[new, : fresh.shape[1]] = fresh
         return held, tokens, flags
 
