@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +49,20 @@ def test_calibration_finds_the_probabilities_behind_the_logits() -> None:
     assert calibration_error(probability, happened.astype(float)) < 0.01
     assert np.isclose(found.slope, 0.5, atol=0.05)
     assert np.isclose(found.user[0], 0.7, atol=0.05)
+
+
+@pytest.mark.parametrize("offset", [-9, 25])
+def test_calibration_of_rare_hits_finds_their_rate_from_far_away(offset: int) -> None:
+    draw = np.random.default_rng(0)
+    logits = (draw.normal(0, 3, 100_000) + offset).astype(np.float32)
+    truth = 1 / (1 + np.exp(-(0.5 * (logits - offset) - 6)))
+    happened = draw.random(100_000) < truth
+    nobody = np.zeros((100_000, 0), np.float32)
+
+    probability = Calibration.fit(logits, nobody, happened).probability(logits, nobody)
+
+    assert np.isclose(probability.mean(), happened.mean(), rtol=0.1)
+    assert len(np.unique(probability)) > 1_000
 
 
 def test_few_rows_leave_the_identity_nearly_alone() -> None:

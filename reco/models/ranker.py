@@ -102,7 +102,20 @@ class Calibration:
             gradient = x.T @ (y - p) - (beta - prior)
             hessian = (x * (p * (1 - p))[:, None]).T @ x + np.eye(len(beta))
             step = np.linalg.solve(hessian, gradient)
+            # Where hits are rare a full step overshoots to where the curve is flat, for ever.
+            now = _loss(x @ beta, y, beta - prior)
+            while (
+                _loss(x @ (beta + step), y, beta + step - prior) > now and np.abs(step).max() > 1e-6
+            ):
+                step = step / 2
             beta = beta + step
             if np.abs(step).max() < 1e-6:
                 break
         return cls(max(float(beta[0]), 0.05), float(beta[-1]), tuple(beta[1:-1].tolist()))
+
+
+def _loss(
+    z: npt.NDArray[np.float64], y: npt.NDArray[np.float64], away: npt.NDArray[np.float64]
+) -> float:
+    """Negative log likelihood of labels y at logits z, and the pull of the prior."""
+    return float(np.logaddexp(0, z).sum() - y @ z + away @ away / 2)
