@@ -151,6 +151,9 @@ class _Page(HTMLParser):
             self._findings.append(Finding("warning", "font-size", message))
 
 
+_LINKS: Final = ("https://", "mailto:", "tel:", "sms:", "#")
+
+
 def _of_tag(tag: str, values: dict[str, str]) -> Iterator[Finding]:
     if tag == "img" and "alt" not in values:
         yield Finding("error", "alt", f"an image lacks alt: {values.get('src', '')}")
@@ -168,6 +171,8 @@ def _of_tag(tag: str, values: dict[str, str]) -> Iterator[Finding]:
             yield Finding("warning", "https", f"not https: {values[name]}")
         elif tag == "a" and name == "href" and link in ("", "#"):
             yield Finding("error", "link", "a link leads nowhere")
+        elif tag == "a" and name == "href" and not link.startswith(_LINKS):
+            yield Finding("error", "link", f"a link leads nowhere from a mail: {values[name]!r}")
 
 
 def _look(outer: _Look, tag: str, values: dict[str, str]) -> _Look:

@@ -55,6 +55,8 @@ def test_a_plain_good_template_is_clean(rules):
         ('<img src="http://x.example/a.png" alt="">', "https", "warning"),
         ('<a href="http://x.example/">a</a>', "https", "warning"),
         ('<a href="">a</a>', "link", "error"),
+        ('<a href="shop/a">a</a>', "link", "error"),
+        ('<a href="htp://x.example/">a</a>', "link", "error"),
         ("<a href=\"{{ 'javascript:x' }}\">a</a>", "link", "error"),
         ("<table><tr><td>a</td></tr></table>", "role", "warning"),
         ("<form></form>", "tag", "error"),

@@ -1,5 +1,6 @@
 """Bounces of before RFC 3464, and of servers that never read it: who and why, by their words."""
 
+import logging
 import re
 from dataclasses import replace
 from email.message import Message
@@ -57,6 +58,7 @@ def other_formats(message: Message, ours: str) -> list[Report]:
 
 def _detected(message: Message) -> tuple[set[bytes], set[bytes]]:
     """Addresses that failed for now, and for good; its detectors stumble over odd messages."""
+    logging.getLogger("flufl.bounce").disabled = True  # it logs a traceback for each stumble
     try:
         temporary, permanent = all_failures(message)
     except Exception:  # noqa: BLE001 - whatever its forty detectors were not written for
