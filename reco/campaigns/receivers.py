@@ -12,7 +12,7 @@ from reco.campaigns.operators import OTHER, operator_of
 from reco.subscribers.mail_domains import DomainVerdict, MailDomains
 
 PATIENCE_S: Final = 1.0  # of a chunk that waits for answers; the late ones serve the next
-SILENCE_S: Final = 60.0  # after a chunk without any answer: there may be no DNS here
+SILENCE_S: Final = 60.0  # while nothing was ever answered: there may be no DNS here
 
 
 class Receivers:
@@ -43,15 +43,15 @@ class Receivers:
         wanted = {domain for domain in wanted if operator_of(domain) == OTHER}
         for domain in wanted - self._asking.keys():
             self._asking[domain] = asyncio.create_task(self._domains.look_up(domain))
-        if not self._asking:
+        if not wanted:
             return
-        done, _ = await asyncio.wait(self._asking.values(), timeout=self._patience_s)
-        # Chunks wait side by side: another one may have taken these answers in already.
-        for domain in [domain for domain, task in self._asking.items() if task in done]:
+        await asyncio.wait([self._asking[domain] for domain in wanted], timeout=self._patience_s)
+        # Chunks wait side by side: whichever is first takes all answers in, also the late ones.
+        for domain in [domain for domain, task in self._asking.items() if task.done()]:
             verdict = self._asking.pop(domain).result()
             if verdict.takes_mail is not None:
                 self._servers[domain] = verdict.servers
-        if not any(task.result().takes_mail is not None for task in done):
+        if not self._servers:
             self._quiet_until = self._clock() + SILENCE_S
 
 

@@ -99,7 +99,7 @@ class Writer:
                 check_types(after.types())
                 self._files.flush([part.path for part in written])
                 publish(self._files, before, after)
-            except BaseException:
+            except Exception:  # an interrupt may come after the publishing: then they are in use
                 for part in written:
                     self._files.filesystem.delete_file(self._files.path(part.path))
                 raise

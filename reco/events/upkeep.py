@@ -36,18 +36,13 @@ def tidy(files: Files, oldest: Mapping[str, datetime]) -> Tidied:
     done, written = Tidied(), list[Part]()
     with files.lock():
         before = read_manifest(files)
-        try:
-            parts = tuple(
-                _tidy_bucket(files, before, bucket, oldest, done, written)
-                for bucket in range(len(before.parts))
-            )
-            after = before.replaced(parts) if parts != before.parts else before
-            files.flush([part.path for part in written])
-            publish(files, before, after)
-        except BaseException:
-            for part in written:
-                files.filesystem.delete_file(files.path(part.path))
-            raise
+        parts = tuple(
+            _tidy_bucket(files, before, bucket, oldest, done, written)
+            for bucket in range(len(before.parts))
+        )
+        after = before.replaced(parts) if parts != before.parts else before
+        files.flush([part.path for part in written])
+        publish(files, before, after)  # what is written and not published, a later sweep removes
         files.sweep("events", after.paths(), GRACE_S)
     done.files_before, done.files = len(before.paths()), len(after.paths())
     done.events = after.rows()
