@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reco.features.profile import token, tokens_of, words_of
@@ -85,6 +85,7 @@ def test_a_category_named_by_the_word_alone_is_meant_by_it() -> None:
 
 
 @given(st.text(max_size=60))
+@example("AA\u00b2\u00b2")
 def test_words_are_lower_case_letters_and_stand_once(text: str) -> None:
     words = words_of(text)
 

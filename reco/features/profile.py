@@ -41,8 +41,9 @@ def token(name: str, value: object) -> int:
 
 def words_of(text: str) -> list[str]:
     """Different words of a text that say something, in lower case; a host's name says nothing."""
-    found = re.findall(rf"[^\W\d_]{{{SHORTEST},}}", re.sub(r"\w+://[^/\s]*", " ", text).lower())
-    return list(dict.fromkeys(found))
+    said = re.sub(r"\w+://[^/\s]*", " ", text).lower()
+    words = "".join(c if c.isalpha() else " " for c in said).split()
+    return list(dict.fromkeys(w for w in words if len(w) >= SHORTEST))
 
 
 def _said(profile: Mapping[str, object]) -> Iterator[tuple[str, object]]:
