@@ -3,6 +3,8 @@
 SQLAlchemy Core describes the tables; hot paths use psycopg with COPY and = ANY(...).
 """
 
+from typing import Final
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -63,6 +65,16 @@ CONSENTS = Table(
     Column("source", String, nullable=False),  # form, import, page
     Column("given_at", WHEN, nullable=False),
     Column("recorded_at", WHEN, nullable=False, server_default=func.now()),
+)
+
+# What the earliest event said of a field of somebody's profile (reco.subscribers.first_touch).
+FIRST_TOUCHES = Table(
+    "first_touches",
+    METADATA,
+    Column("user_id", String, primary_key=True),
+    Column("field", String, primary_key=True),
+    Column("value", String, nullable=False),
+    Column("touched_at", WHEN, nullable=False),
 )
 
 # Keyed by HMAC of the normalised address, so that it survives erasure of the subscriber.
@@ -153,6 +165,35 @@ FENCES = Sequence("delivery_fences", metadata=METADATA)  # one number a claim, e
 SCHEMA_LOCK = 0x7265636F  # "reco"; processes that start together make the tables one by one
 
 
+# Says who changed to those that listen, whoever writes the table: reco, or the shop's own SQL.
+PROFILE_CHANNEL: Final = "reco_profiles"
+LONGEST_NOTE: Final = 7_999  # bytes that PostgreSQL carries; who is named longer is found by a look
+_HAS_TRIGGERS: Final = """
+    select count(*) = 2 from pg_trigger
+    where tgrelid = 'subscribers'::regclass and tgname in ('reco_stamped', 'reco_changed')
+"""
+_TRIGGERS: Final = f"""
+    create or replace function reco_stamped() returns trigger language plpgsql as $$
+    begin
+        new.updated_at := now();
+        return new;
+    end $$;
+    create or replace function reco_changed() returns trigger language plpgsql as $$
+    declare
+        who text := coalesce(new.user_id, old.user_id);
+    begin
+        if octet_length(who) <= {LONGEST_NOTE} then
+            perform pg_notify('{PROFILE_CHANNEL}', who);
+        end if;
+        return null;
+    end $$;
+    create or replace trigger reco_stamped before update on subscribers
+        for each row execute function reco_stamped();
+    create or replace trigger reco_changed after insert or update or delete on subscribers
+        for each row execute function reco_changed();
+"""
+
+
 def open_database(url: str) -> Engine:
     """Engine on `url` (postgresql://…) with the tables made when missing.
 
@@ -165,6 +206,8 @@ def open_database(url: str) -> Engine:
         with engine.begin() as connection:
             connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
             METADATA.create_all(connection)
+            if not connection.exec_driver_sql(_HAS_TRIGGERS).scalar_one():
+                connection.exec_driver_sql(_TRIGGERS)
     except OperationalError as error:
         raise ServiceUnavailable(
             f"PostgreSQL at {engine.url.render_as_string(hide_password=True)} does not answer.",

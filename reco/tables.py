@@ -137,3 +137,4 @@ def cap_key(user_id: str) -> str:
 
 FEATURES_META_KEY: Final = "reco:meta:features"  # JSON: as_of, schema hash, subscribers
 CHAMPION_KEY: Final = "reco:meta:champion"  # JSON: version, directory of the artifact
+PROFILES_KEY: Final = "reco:meta:profiles"  # until when changed profiles are in the rows, ISO 8601

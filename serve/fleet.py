@@ -23,6 +23,7 @@ from reco.events.stream import Tally
 from reco.features.online import OnlineStore
 from reco.features.verify import verify
 from reco.terminal import Report
+from serve.profile_changes import ProfileChanges
 from serve.scaling import Scaling, shares
 from serve.stream import ConsumerActor, ConsumerStatus, log
 from serve.stream_metrics import SkewMeter
@@ -55,20 +56,23 @@ def run_until_stopped(
     """
     open_bus(services.bus_url, Lake(services.lake).buckets).close()
     fleet, skew = Fleet(services, most), _Skew(services)
+    profiles = ProfileChanges(services)
     summary, idle, skew_at = StreamSummary(), 0, time.monotonic() + SKEW_EVERY_S
     try:
         while not (drain and idle > IDLE_TICKS):
             time.sleep(TICK_S)
             before, summary = summary.messages, fleet.tick()
+            profiles.follow()
             progress("stream", summary.messages, summary.messages + summary.lag)
             still = fleet.is_working() and summary.lag == 0 and summary.messages == before
-            idle = idle + 1 if still else 0
+            idle = idle + 1 if still and not profiles.is_behind else 0
             if time.monotonic() > skew_at:
                 skew.measure()
                 skew_at = time.monotonic() + SKEW_EVERY_S
     except KeyboardInterrupt:
         log.info("the stream stops")
     finally:
+        profiles.close()
         fleet.stop()
     return summary
 

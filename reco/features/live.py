@@ -8,6 +8,7 @@ which version of the lake its rows go (online.Mark), and is written in one step 
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,8 @@ from reco.errors import Conflict
 from reco.events.lake import Lake, Landed
 from reco.features.history import Histories, from_events
 from reco.features.online import Mark, OnlineStore, Swap
+from reco.features.profile import WIDTH
+from reco.tables import user_bucket
 
 COLUMNS: Final = ("user_id", "type", "timestamp", "item_id", "value", "price", "quantity")
 CHUNK: Final = 2_048  # rows a write: about 2 MB and 5 ms in which Redis does nothing else
@@ -55,6 +58,23 @@ class LiveRows:
             while not self._rebuild(bucket):
                 log.info("rows changed under our hands; looking again", bucket=bucket)
 
+    def refresh(self, users: Sequence[str]) -> int:
+        """Read profiles and consents of users anew, which their rows keep otherwise; who changed.
+
+        Raises ServiceUnavailable, ModelMismatch.
+        """
+        shares: dict[int, list[str]] = {}
+        for user in users:
+            shares.setdefault(user_bucket(user, self._lake.buckets), []).append(user)
+        changed = 0
+        for bucket, mine in shares.items():
+            for start in range(0, len(mine), CHUNK):
+                some = mine[start : start + CHUNK]
+                while (done := self._refresh(bucket, some)) is None:
+                    log.info("rows changed under our hands; looking again", bucket=bucket)
+                changed += done
+        return changed
+
     def redo(self, bucket: int, users: Sequence[str]) -> None:
         """Make rows of users of a bucket anew, from the lake.
 
@@ -63,6 +83,26 @@ class LiveRows:
         if self._online.mark(bucket) is not None:
             while not self._rebuild(bucket, users):
                 log.info("rows changed under our hands; looking again", bucket=bucket)
+
+    def _refresh(self, bucket: int, users: Sequence[str]) -> int | None:
+        """How many of these users had another profile in their row; None if interrupted."""
+        mark = self._settled(bucket)
+        if mark is None:
+            return 0  # no rows yet: who makes them reads the profiles
+        held, _ = self._online.held(users)
+        tokens, flags = self._profiles(users)
+        other = held.flags != flags  # a consent: the past goes, or comes back
+        which = np.flatnonzero(other | (_padded(held.tokens) != _padded(tokens)).any(axis=1))
+        if not len(which):
+            return 0
+        some = [users[i] for i in which.tolist()]
+        if mark.loading or other.any():
+            return len(some) if self._rebuild(bucket, some) else None
+        mine, _ = self._online.held(some)  # older ones than of `mark` are not written
+        rows = replace(mine, tokens=tokens[which], flags=flags[which])
+        self._online.forget_slates(some)
+        anew = Mark(mark.version, mark.before)
+        return len(some) if self._online.swap(bucket, mark, anew, some, rows) else None
 
     def _add(self, landed: Sequence[Landed]) -> set[int]:
         """Add new rows where nothing else is missing; the buckets where that was so."""
@@ -176,6 +216,11 @@ def _write(
             return False
         seen = step
     return True
+
+
+def _padded(tokens: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Tokens [n, t] as [n, WIDTH] or wider, 0 where there is none."""
+    return np.pad(tokens, ((0, 0), (0, max(WIDTH - tokens.shape[1], 0))))
 
 
 def _is_live_at(mark: Mark | None, version: int) -> bool:
