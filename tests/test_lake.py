@@ -324,6 +324,17 @@ def test_an_item_without_a_title_is_called_by_category_and_id(lake: Lake) -> Non
     assert lake.items()["title"].to_list() == ["Tea 7"]
 
 
+def test_before_any_items_are_imported_they_are_those_of_the_events(lake: Lake) -> None:
+    lake.append(events(64))
+    named = everything(lake)["item_id"].unique().sort().to_list()
+
+    assert lake.items().select("item_id", "title").rows() == [(i, i) for i in named]
+    assert not lake.has_items()
+
+    lake.write_items(pl.DataFrame({"item_id": ["7"], "category": ["Tea"]}))
+    assert lake.items()["item_id"].to_list() == ["7"]
+
+
 def test_other_tables_are_replaced_and_a_missing_one_is_not_found(lake: Lake) -> None:
     name = "features/as_of=2017-12-04T000000/items"
     lake.write_table(name, pl.DataFrame({"a": [1, 2]}))

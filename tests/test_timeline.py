@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from reco.features.history import RECORD, Histories
+from reco.features.history import Histories
 from reco.tables import type_code
 from tests.model_world import DAY, catalogue_of, histories_of
-from train.timeline import FOLDS, Timeline, folds
+from train.timeline import FOLDS, Timeline, hidden
 
 CATALOGUE = catalogue_of(200)
 HISTORY = histories_of(CATALOGUE, [50] * 40)
@@ -50,31 +50,37 @@ def test_dates_have_known_labels_and_a_past_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("fold", [1, 4])
-def test_without_times_the_hidden_pairs_are_apart_from_the_past(fold: int) -> None:
+def test_without_times_hidden_events_are_apart_from_the_past(fold: int) -> None:
     timeline, history = Timeline(-1, 28, True), timeless()
 
-    past, future = cells(timeline.past(history, fold)), labels(timeline, history, fold)
+    past, future = timeline.past(history, fold), labels(timeline, history, fold)
 
-    assert past | future == cells(history)
-    assert not past & future
-    assert 0.05 < len(future) / len(cells(history)) < 0.15
+    assert cells(past) | future == cells(history)
+    events = int(history.records["count"].sum())
+    gone = int(hidden(history, fold).sum())
+    assert int(past.records["count"].sum()) == events - gone
+    assert 0.05 < gone / events < 0.15
+    once = history.records["count"] == 1
+    alone = cells(Histories.of(history.owner[once], history.records[once], len(history)))
+    assert not cells(past) & future & alone
+    assert cells(past) & future  # taken again
 
 
 def test_without_times_validation_hides_one_fold_from_every_date() -> None:
     timeline, history = Timeline(0, 28, True), timeless()
-    hidden = labels(timeline, history, 0)
+    events = history.records["count"].astype(int)
 
-    assert hidden
-    assert not hidden & cells(timeline.everything(history))
+    known = int(timeline.everything(history).records["count"].sum())
+
+    assert known == (events - hidden(history, 0)).sum()
     for fold in timeline.dates(4, 21, 0):
-        assert not hidden & (cells(timeline.past(history, fold)) | labels(timeline, history, fold))
+        past = int(timeline.past(history, fold).records["count"].sum())
+        assert past == (events - hidden(history, 0) - hidden(history, fold)).sum()
 
 
-def test_folds_do_not_depend_on_the_number_of_events() -> None:
-    once = np.zeros(2, RECORD)
-    once["item"], once["type"], once["count"] = 77, PURCHASE, 1
-    once["day"] = [3, 9]
-    history = Histories.of(np.zeros(2, np.int64), once, 1)
+def test_every_event_lies_in_one_fold() -> None:
+    history = timeless()
 
-    assert len(set(folds(history).tolist())) == 1
-    assert set(folds(HISTORY).tolist()) == set(range(FOLDS))
+    each = np.sum([hidden(history, fold) for fold in range(FOLDS)], axis=0)
+
+    assert (each == history.records["count"]).all()

@@ -1,8 +1,9 @@
 """Where the past ends and the future begins, at every reference date of a training run.
 
 A shop with times is cut by days: the past is before a day, the labels are in the horizon after it.
-A shop without times is cut by a stable hash of (subscriber, item): one tenth of the pairs is
-hidden.
+A shop without times is cut by a stable hash of (subscriber, item, how often before): one tenth of
+the events is hidden. Who took something several times still has it when one of these is hidden, so
+repeats can be learned where no time is known.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ FOLDS: Final = 10
 SPREAD: Final = np.uint64(
     0x9E3779B97F4A7C15
 )  # odd, so that multiplying mixes the high bits (Fibonacci hashing)
+STEP: Final = np.uint64(0xD6E8FEB86659FD93)  # odd, as well
 Mask = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +41,13 @@ class Timeline:
         """What is known at a reference date."""
         if not self.timeless:
             return histories.before(min(day, self.end_day))
-        return only(histories, (folds(histories) != day) & self._open(histories))
+        return without(histories, self._closed(histories) + (hidden(histories, day) if day else 0))
 
     def everything(self, histories: Histories) -> Histories:
         """What is known at the end."""
-        return (
-            histories.before(self.end_day)
-            if not self.timeless
-            else only(histories, self._open(histories))
-        )
+        if not self.timeless:
+            return histories.before(self.end_day)
+        return without(histories, self._closed(histories))
 
     def labels(
         self, histories: Histories, day: int, event_type: int, index: KeyIndex, items: int
@@ -80,23 +81,33 @@ class Timeline:
 
     def _future(self, histories: Histories, day: int) -> Mask:
         if self.timeless:
-            return (folds(histories) == day) & (self._open(histories) | (day == 0))
+            return hidden(histories, day) > 0
         when = histories.records["day"].astype(np.int64)
         return (when >= day) & (when < day + self.horizon_days)
 
-    def _open(self, histories: Histories) -> Mask:
-        return folds(histories) != 0 if self.end_day == 0 else np.ones(len(histories.records), bool)
+    def _closed(self, histories: Histories) -> Counts:
+        """How many events of each record may never be seen."""
+        return hidden(histories, 0) * (self.end_day == 0)
 
 
-def folds(histories: Histories) -> npt.NDArray[np.int64]:
-    """Fold of each record, the same for all records of a subscriber and item."""
-    owner = histories.owner.astype(np.uint64) + np.uint64(1)
-    mixed = (histories.records["item"] ^ (owner * SPREAD)) * SPREAD
-    return ((mixed >> np.uint64(40)) % np.uint64(FOLDS)).astype(np.int64)
+def hidden(histories: Histories, fold: int) -> Counts:
+    """How many events of each record lie in a fold; records of one event stay whole."""
+    counts = histories.records["count"].astype(np.int64)
+    record = np.repeat(np.arange(len(counts)), counts)
+    nth = np.arange(len(record)) - np.repeat(np.cumsum(counts) - counts, counts)
+    owner = histories.owner[record].astype(np.uint64) + np.uint64(1)
+    mixed = (histories.records["item"][record] ^ (owner * SPREAD)) * SPREAD
+    mixed += nth.astype(np.uint64) * STEP
+    inside = (mixed >> np.uint64(40)) % np.uint64(FOLDS) == fold
+    return np.bincount(record[inside], minlength=len(counts))
 
 
-def only(histories: Histories, keep: Mask) -> Histories:
-    """The histories with some of their records."""
+def without(histories: Histories, gone: Counts) -> Histories:
+    """The histories with fewer events of some records; records of none are left out."""
+    left = histories.records["count"] - gone
+    keep = left > 0
+    records = histories.records[keep].copy()
+    records["count"] = left[keep]
     counts = np.bincount(histories.owner[keep], minlength=len(histories))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Histories(histories.records[keep], offsets, histories.tokens, histories.flags)
+    return Histories(records, offsets, histories.tokens, histories.flags)

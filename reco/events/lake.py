@@ -149,12 +149,23 @@ class Lake:
     # -- items and other tables --------------------------------------------------------------
 
     def items(self) -> pl.DataFrame:
-        """Rows of tables.ITEMS, sorted by item_id; empty before the first import.
+        """Rows of tables.ITEMS, sorted by item_id.
 
-        An item without a title is called by its category and id.
+        Before any items were imported they are those that events name. An item without a title is
+        called by its category and id.
         """
         name = pl.concat_str("category", "item_id", separator=" ", ignore_nulls=True)
-        return self._stored_items().with_columns(pl.coalesce("title", name).alias("title"))
+        stored = self._stored_items()
+        items = stored if len(stored) else self._named_by_events()
+        return items.with_columns(pl.coalesce("title", name).alias("title"))
+
+    def has_items(self) -> bool:
+        """Whether items were imported; if not, they are known by the events that name them."""
+        return len(self._stored_items()) > 0
+
+    def _named_by_events(self) -> pl.DataFrame:
+        named = self.events(columns=["item_id"]).drop_nulls().unique().sort("item_id")
+        return conform(named.collect(), ITEMS)
 
     def _stored_items(self) -> pl.DataFrame:
         try:

@@ -33,7 +33,7 @@ def open_sink(table: str, lake: Lake, engine: Engine | None) -> Iterator[Sink]:
     """The sink of a table; raises ConfigError when there is no database for subscribers."""
     if table == "events":
         with lake.writer() as writer:
-            yield EventSink(writer)
+            yield EventSink(writer, has_items=lake.has_items())
     elif table == "items":
         yield ItemSink(lake)
     elif engine is None:
@@ -49,14 +49,15 @@ def open_sink(table: str, lake: Lake, engine: Engine | None) -> Iterator[Sink]:
 class EventSink:
     """Events; a purchase without a value gets price x quantity."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._untimed = 0
+    def __init__(self, writer: Writer, *, has_items: bool = True) -> None:
+        self._writer, self._has_items = writer, has_items
+        self._untimed = self._named = 0
         self._types: set[str] = set()
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take events."""
         self._untimed += rows["timestamp"].null_count()
+        self._named += len(rows) - rows["item_id"].null_count() if "item_id" in rows.columns else 0
         self._types |= set(rows["type"].unique())
         self._writer.add(with_money(rows))
 
@@ -65,8 +66,13 @@ class EventSink:
         return self._writer.commit()
 
     def notes(self) -> list[str]:
-        """Events without a time, and types that mean nothing to us."""
+        """No items yet, events without a time, and types that mean nothing to us."""
         notes = []
+        if self._named and not self._has_items:
+            notes.append(
+                "no items yet: those that events name are recommended, called by their ids; "
+                "`reco import items` brings titles, categories, prices and stock"
+            )
         if self._untimed:
             notes.append(
                 f"{self._untimed:,} events have no timestamp: features of time are off for them"
