@@ -168,13 +168,16 @@ def evaluate(
 
 
 def _old(old: Champion, plan: Plan) -> dict[str, Scorer]:
-    """The champion, unless it has seen the validation slice or predicts something else."""
+    """The champion, unless it has seen the validation slice or predicts something else.
+
+    Where events have no time, every champion has seen some of what is hidden now.
+    """
     try:
         scorer = Scorer.load(old.directory, plan.catalogue)
     except (NotFound, ModelMismatch):
         return {}
     fair = scorer.config.target == plan.job.target and (
-        plan.timeline.timeless or scorer.config.as_of_day <= plan.timeline.end_day
+        not plan.timeline.timeless and scorer.config.as_of_day <= plan.timeline.end_day
     )
     return {"champion": scorer} if fair else {}
 
