@@ -6,6 +6,7 @@
     statistics.safetensors what was known of the items as of training; segments of cold subscribers
     tower_*.npy            item vectors in a subscriber's bag and as a candidate, and small tables
     graph.safetensors      which items go together, where that is what retrieves
+    response.safetensors   what shown items earn, where there were mails to learn it from
 
 No pickles. The directory appears at once, complete, by a rename; every file's hash stands in
 config.json.
@@ -31,6 +32,7 @@ from reco.models.item_statistics import ItemStatistics
 from reco.models.lookalike import Lookalike
 from reco.models.ranker import Calibration
 from reco.models.repeat import REPEAT_FEATURES
+from reco.models.response import RESPONSE_FEATURES, Response
 from reco.models.taste import USER_COLUMNS
 from reco.models.towers import Towers
 
@@ -71,6 +73,7 @@ class Artifact:
     item_ids    n ids, in the order of every row
     heads       weights named "repeat.*" and "explore.*"
     graph       None where the towers retrieve
+    response    None where too few mails were there to learn from
     """
 
     config: ModelConfig
@@ -80,6 +83,7 @@ class Artifact:
     statistics: ItemStatistics
     lookalike: Lookalike
     graph: ItemGraph | None = None
+    response: Response | None = None
 
     def save(self, directory: str) -> None:
         """Write all files; readers see the directory complete or not at all.
@@ -100,6 +104,9 @@ class Artifact:
         if self.graph:
             links = {f.name: getattr(self.graph, f.name) for f in fields(ItemGraph)}
             save_file(_contiguous(links), work / "graph.safetensors")
+        if self.response:
+            parts = {f.name: getattr(self.response, f.name) for f in fields(Response)}
+            save_file(_contiguous(parts), work / "response.safetensors")
         for f in fields(Towers):
             np.save(work / f"tower_{f.name}.npy", getattr(self.towers, f.name))
         (work / "items.json").write_text(json.dumps(self.item_ids))
@@ -108,6 +115,7 @@ class Artifact:
             "features": feature_hash(),
             "repeat_features": REPEAT_FEATURES,
             "explore_features": EXPLORE_FEATURES,
+            **({"response_features": RESPONSE_FEATURES} if self.response else {}),
             "files": {path.name: _digest(path) for path in sorted(work.iterdir())},
             "model": asdict(self.config),
         }
@@ -124,7 +132,7 @@ class Artifact:
         """
         source, config = Path(directory), read_config(directory)
         arrays = load_file(source / "statistics.safetensors")
-        links = source / "graph.safetensors"
+        links, response = source / "graph.safetensors", source / "response.safetensors"
         return cls(
             config=config,
             item_ids=json.loads((source / "items.json").read_text()),
@@ -135,6 +143,7 @@ class Artifact:
             statistics=ItemStatistics(**_named(arrays, "items.")),
             lookalike=Lookalike(**_named(arrays, "lookalike.")),
             graph=ItemGraph(**load_file(links)) if links.is_file() else None,
+            response=Response(**load_file(response)) if response.is_file() else None,
         )
 
 
@@ -166,7 +175,8 @@ def check_model(directory: str) -> None:
 
 
 def _check(raw: dict[str, Any], source: Path) -> None:
-    if raw.get("format") != FORMAT or raw.get("features") != feature_hash():
+    answers = raw.get("response_features") in (None, list(RESPONSE_FEATURES))
+    if raw.get("format") != FORMAT or raw.get("features") != feature_hash() or not answers:
         raise ModelMismatch(
             f"The model at {source} was trained on other features than this program computes.",
             f"Its features have hash {raw.get('features')}, ours {feature_hash()}.",

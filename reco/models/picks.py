@@ -83,18 +83,24 @@ class Picks:
         out.reason[at] = np.take_along_axis(reason, best, axis=1)
         return out
 
-    def best(self, k: int, keys: npt.NDArray[np.uint64], rungs: npt.NDArray[np.uint8]) -> Slates:
-        """Slates of the k most probable; keys of the model's rows, rung [n] of each subscriber."""
+    def best(
+        self, k: int, keys: npt.NDArray[np.uint64], rungs: npt.NDArray[np.uint8],
+        value: Floats | None = None,
+    ) -> Slates:  # fmt: skip
+        """Slates of the k most probable; keys of the model's rows, rung [n] of each subscriber.
+
+        By `value` [n, w] instead where it is given, which is least where a place is empty.
+        """
+        by = self.probability if value is None else value
         n, width = self.row.shape
         keep = min(k, width)
         out = Slates.empty(n, k)
         if not keep:
             return out
         # Ties at the cut and in the order go by row, so that equal inputs give equal bytes.
-        part = np.argpartition(-self.probability, keep - 1, axis=1)[:, :keep]
+        part = np.argpartition(-by, keep - 1, axis=1)[:, :keep]
         order = np.lexsort(
-            (np.take_along_axis(self.row, part, 1), -np.take_along_axis(self.probability, part, 1)),
-            axis=1,
+            (np.take_along_axis(self.row, part, 1), -np.take_along_axis(by, part, 1)), axis=1
         )
         part = np.take_along_axis(part, order, axis=1)
         row = np.take_along_axis(self.row, part, axis=1)

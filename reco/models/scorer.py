@@ -2,9 +2,11 @@
 
 Stage 1 finds candidates that are new to each subscriber by the towers; stage 2 ranks what they had
 by the repeat head and what is new by the explore head; both give calibrated probabilities, so one
-sort merges them. A subscriber with little history leans on those with a like profile.
+sort merges them. A subscriber with little history leans on those with a like profile. Where mails
+have taught what shown items earn (models.response), the sort is by that.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,7 @@ from reco.models.explore import EXPLORE_FEATURES, Candidates, explore_matrix
 from reco.models.picks import NO, Mask, Picks
 from reco.models.ranker import Head
 from reco.models.repeat import REPEAT_FEATURES, debiased, repeat_matrix
+from reco.models.response import shortlist
 from reco.models.retrieval import Retrieval
 from reco.models.slates import Reason, Rung, Slates
 from reco.models.taste import Known, Taste
@@ -40,6 +43,7 @@ class Scorer:
         self, artifact: Artifact, catalogue: Catalogue, version: str, device: str = "cpu"
     ) -> None:
         self.version, self.artifact, self.config = version, artifact, artifact.config
+        self._catalogue, self._device = catalogue, device
         self._keys = item_keys(artifact.item_ids)
         self._index = KeyIndex(self._keys)
         self._catalogue_row = catalogue.index.rows(self._keys)
@@ -67,7 +71,30 @@ class Scorer:
 
         `allowed` masks rows of the catalogue. `novel_only` leaves out what a subscriber had.
         Places for which nothing is left stay empty. Without any history the rung is LOOKALIKE.
+        The best are the most probable, or those that earn most where mails have taught it.
         """
+        picks, taste, seen = self.candidates(
+            histories, as_of, k, allowed=allowed, novel_only=novel_only
+        )
+        rungs = np.where(seen, Rung.LIVE, Rung.LOOKALIKE).astype(np.uint8)
+        if self.artifact.response is None:
+            return picks.best(k, self._keys, rungs)
+        picks = shortlist(picks, k)
+        value = self.artifact.response.value(picks, taste, self._stats)
+        return picks.best(k, self._keys, rungs, value)
+
+    def by_probability(self) -> "Scorer":
+        """The same model, which ranks by what subscribers take by themselves."""
+        if self.artifact.response is None:
+            return self
+        plain = replace(self.artifact, response=None)
+        return Scorer(plain, self._catalogue, self.version, self._device)
+
+    def candidates(
+        self, histories: Histories, as_of: datetime, k: int, *,
+        allowed: Mask | None = None, novel_only: bool = False,
+    ) -> tuple[Picks, Taste, Mask]:  # fmt: skip
+        """All that may be shown to each of n subscribers, their taste, and who has a history."""
         day = cutoff_day(as_of)
         histories = histories.before(day)
         p = pairs(histories, day, self._type)
@@ -80,9 +107,7 @@ class Scorer:
         picks = self._warmed(picks, known, tokens, usable)
         if self.config.repeats and not novel_only:
             picks = self._repeats(p, known, taste, usable).beside(picks)
-        seen = np.bincount(known.owner, minlength=len(histories)) > 0
-        rungs = np.where(seen, Rung.LIVE, Rung.LOOKALIKE).astype(np.uint8)
-        return picks.best(k, self._keys, rungs)
+        return picks, taste, np.bincount(known.owner, minlength=len(histories)) > 0
 
     def _usable(self, allowed: Mask | None) -> Mask:
         """Rows of the model that may be shown: in the catalogue, and allowed."""

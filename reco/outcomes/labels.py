@@ -1,8 +1,7 @@
 """What came of each shown item, as training may use it: clicks and purchases with weights.
 
 Takes accepted mails, judged clicks and purchases. Opens are no label. What nobody can know is null
-and not 0: a window that is still open, a mail whose links were not tracked, an item that the
-reader may never have looked at.
+and not 0: a window that is still open, a mail whose links were not tracked.
 """
 
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ import polars as pl
 
 CLICK_WINDOW: Final = timedelta(hours=72)  # from acceptance
 PURCHASE_WINDOW: Final = timedelta(days=7)  # from the click
+LEAVE_WINDOW: Final = timedelta(days=7)  # from acceptance
 BELOW_WEIGHT: Final = 0.5  # of an item below the last click, which may not have been seen
 MAIL: Final = ("campaign_id", "delivery_id")
 
@@ -21,23 +21,23 @@ def labels(
 ) -> pl.DataFrame:
     """One row a shown item: campaign_id, delivery_id, slot, item_id, clicked, weight, bought.
 
-    mails: campaign_id, delivery_id, user_id, items, accepted_at. clicks: bots.judge of them.
-    purchases: user_id, item_id, timestamp. clicked is 1, 0 or null; weight is how far to trust it,
-    0..1: of a click the chance that a person made it, of a 0 the chance that it was looked at. An
-    item above the last click of a mail was looked at (Joachims and others, 2005).
+    mails: campaign_id, delivery_id, user_id, items, accepted_at, and where known tracked (bool).
+    clicks: bots.judge of them. purchases: user_id, item_id, timestamp. clicked is 1, 0 or null;
+    weight is how far to trust it, 0..1: of a click the chance that a person made it, of a 0 the
+    chance that it was looked at. An item above the last click of a mail was looked at (Joachims
+    and others, 2005); any other may have been. A mail without a click of a person says nothing,
+    unless its links are known to be tracked.
     """
     seen = _clicks(mails, clicks)
     rows = _shown(mails).join(seen, on=[*MAIL, "slot"], how="left")
     last = seen.group_by(MAIL).agg(pl.col("slot").max().alias("last"))
     rows = rows.join(last, on=MAIL, how="left")
+    known = pl.col("last").is_not_null()
+    if "tracked" in mails.columns:
+        known |= pl.col("tracked")
     closed = pl.col("accepted_at") + CLICK_WINDOW <= now
     passed = pl.col("slot") < pl.col("last")
-    clicked = (
-        pl.when(pl.col("clicked_at").is_not_null())
-        .then(1)
-        .when(closed & pl.col("last").is_not_null())
-        .then(0)
-    )
+    clicked = pl.when(pl.col("clicked_at").is_not_null()).then(1).when(closed & known).then(0)
     looked = pl.when(passed).then(1.0).otherwise(BELOW_WEIGHT)
     rows = rows.with_columns(clicked.cast(pl.Int8).alias("clicked")).with_columns(
         pl.when(pl.col("clicked") == 1)
@@ -50,6 +50,23 @@ def labels(
     return _with_purchases(rows, purchases, now).select(
         *MAIL, "slot", "item_id", "clicked", "weight", "bought"
     )
+
+
+def leavers(mails: pl.DataFrame, gone: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """One row a mail: campaign_id, delivery_id, left (1, 0, or null while the window is open).
+
+    gone: campaign_id, delivery_id, timestamp of unsubscriptions, which only people make.
+    """
+    since = pl.col("timestamp") - pl.col("accepted_at")
+    found = (
+        gone.join(mails.select(*MAIL, "accepted_at"), on=MAIL)
+        .filter(since.is_between(timedelta(0), LEAVE_WINDOW))
+        .select(*MAIL, pl.lit(1, pl.Int8).alias("found"))
+        .unique()
+    )
+    over = pl.col("accepted_at") + LEAVE_WINDOW <= now
+    left = pl.coalesce("found", pl.when(over).then(pl.lit(0, pl.Int8)))
+    return mails.join(found, on=MAIL, how="left").select(*MAIL, left.alias("left"))
 
 
 def _shown(mails: pl.DataFrame) -> pl.DataFrame:
