@@ -500,19 +500,38 @@ def test_hm(lake: Lake, engine: Engine, tmp_path: Path) -> None:
     assert [s.consent_mail for s in known if s] == [True, False]
 
 
-def test_instacart_joins_its_orders_and_has_no_times(lake: Lake, tmp_path: Path) -> None:
+def test_instacart_is_timed_by_the_days_between_orders(lake: Lake, tmp_path: Path) -> None:
     written(
         tmp_path / "orders.csv",
         "order_id,user_id,eval_set,order_number,order_dow,order_hour_of_day,days_since_prior_order",
+        "7,202279,train,4,5,10,3.0",
         "2,202279,prior,3,5,09,8.0",
+        "1,202279,prior,1,5,09,",
+        "5,202279,prior,2,5,09,2.0",
     )
-    lines = ["order_id,product_id,add_to_cart_order,reordered", "2,33120,1,1", "2,28985,2,1"]
+    lines = ["order_id,product_id,add_to_cart_order,reordered", "2,33120,1,1", "5,28985,2,1"]
 
     summary = shop(lake, "instacart", written(tmp_path / "order_products__prior.csv", *lines))
 
     assert summary.new == 2
-    row = everything(lake).row(0, named=True)
-    assert (row["user_id"], row["basket_id"], row["timestamp"]) == ("202279", "2", None)
+    rows = everything(lake).select("user_id", "basket_id", "timestamp").sort("basket_id").rows()
+    assert rows == [
+        ("202279", "2", datetime(2017, 12, 29, 9, tzinfo=UTC)),  # 3 days before the next order
+        ("202279", "5", datetime(2017, 12, 21, 9, tzinfo=UTC)),
+    ]
+
+
+def test_an_expression_that_does_not_fit_the_file_beside_is_one_error(
+    lake: Lake, tmp_path: Path
+) -> None:
+    source = written(tmp_path / "e.csv", HEADER, GOOD)
+    written(tmp_path / "other.csv", "user_id,x", "u1,2")
+    rules = mapping(join={"other.csv": "user_id"}, beside={"other.csv": {"y": "z + 1"}})
+
+    with pytest.raises(ConfigError, match="beside"):
+        importing(lake, source, rules=rules)
+    with pytest.raises(ValueError, match="no file of `join`"):
+        mapping(beside={"other.csv": {"y": "x"}})
 
 
 def test_a_file_to_join_that_does_not_fit_is_one_error(lake: Lake, tmp_path: Path) -> None:
@@ -573,7 +592,7 @@ def test_a_shop_that_needs_every_key_of_a_mapping(lake: Lake, tmp_path: Path) ->
     row = everything(lake).filter(pl.col("type") == "purchase").row(0, named=True)
     assert (row["user_id"], row["value"], row["currency"]) == ("Müller", 2469.0, "EUR")
     assert row["timestamp"] == datetime(2017, 12, 4, 12, 30, tzinfo=UTC)
-    assert json.loads(row["attributes"]) == {"Sorte": "Grün"}
+    assert json.loads(row["attributes"]) == {"Sorte": "Grün", "same_kind": 1}
 
 
 def test_a_file_of_torn_lines_only_is_refused(lake: Lake, tmp_path: Path) -> None:

@@ -37,7 +37,16 @@ class Joins:
             raise InputError(f"{path} has no rows to join.", "", "Check the file of `join`.")
         if column not in frame.columns:
             raise self._misfit(path.name, column, f"It has {', '.join(frame.columns)}.")
-        return frame.unique(column, keep="last", maintain_order=True)
+        frame = frame.unique(column, keep="last", maintain_order=True)
+        added = mapping.beside.get(path.name, {})
+        try:
+            return frame.with_columns(pl.sql_expr(sql).alias(name) for name, sql in added.items())
+        except pl.exceptions.PolarsError as error:
+            raise ConfigError(
+                f"{mapping.name}: beside: an expression over {path.name} fails.",
+                str(error).splitlines()[0],
+                f"Columns of the file are text: {', '.join(frame.columns)}.",
+            ) from error
 
     def _misfit(self, name: str, column: str, why: str) -> ConfigError:
         return ConfigError(

@@ -1,7 +1,7 @@
 """A mapping: the YAML that makes the tables of reco out of a shop's own export, without code.
 
-Steps on every row, in this order: columns, join, cast, drop, derive, rename, constants, values.
-Expressions are SQL over the columns of the source, as Polars reads it.
+Steps on every row, in this order: columns, join (with beside), cast, drop, derive, rename,
+constants, values. Expressions are SQL over the columns of the source, as Polars reads it.
 """
 
 import zoneinfo
@@ -83,6 +83,9 @@ class Mapping(BaseModel):
         description="auto (ISO 8601 or epoch), epoch_s, epoch_ms, epoch_us, or a strftime format",
     )
     join: dict[str, str] = Field({}, description="file beside the source: column to join it on")
+    beside: dict[str, dict[str, Sql]] = Field(
+        {}, description="file of `join`: {new column: expression over all of its rows}"
+    )
     cast: dict[str, Kind] = Field({}, description="source column: type, before expressions see it")
     drop: list[Sql] = Field([], description="rows for which one of these holds are left out")
     derive: dict[str, Sql] = Field({}, description="our column: expression")
@@ -105,6 +108,8 @@ class Mapping(BaseModel):
         twice = sorted({target for target in targets if targets.count(target) > 1})
         if twice:
             raise ValueError(f"rename, derive and constants give {', '.join(twice)} more than once")
+        if lone := sorted(set(self.beside) - set(self.join)):
+            raise ValueError(f"beside: {', '.join(lone)} is no file of `join`")
         return self
 
 
