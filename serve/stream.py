@@ -17,6 +17,7 @@ from reco.events.deadletter import DeadLetters
 from reco.events.stream import Consumer, StreamProcessor, Tally
 from reco.features.live import LiveRows
 from reco.features.profile import read_profiles
+from reco.subscribers.first_touch import FirstTouches
 from reco.subscribers.store import SubscriberStore
 from serve.stores import Stores
 from serve.stream_metrics import StreamMeters
@@ -83,6 +84,7 @@ class ConsumerActor:
             ),
             DeadLetters(self._stores.redis),
             tally=self._tally,
+            people=FirstTouches(self._stores.engine),
         )
         bus = open_bus(self._stores.services.bus_url, self._stores.lake.buckets)
         reader = bus.reader(buckets, self._name)

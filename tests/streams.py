@@ -2,12 +2,13 @@
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import redis as redis_client
 
 from reco.events.bus import Bus, open_bus
@@ -88,3 +89,9 @@ def drain(one: Consumer) -> int:
     while took := one.step(0.05, 0.0):
         done += took
     return done
+
+
+def as_payloads(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Rows of tables.EVENTS as a source of events would send them."""
+    for row in rows.iter_rows(named=True):
+        yield {k: v.isoformat() if k == "timestamp" else v for k, v in row.items() if v is not None}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reco.demo import CUT
 from reco.events.bus import Message, open_bus
 from reco.events.completejourney import convert
 from reco.events.deadletter import DeadLetters
@@ -26,6 +27,7 @@ from tests.conftest import ROOT
 from tests.streams import (
     NOBODY,
     NOW,
+    as_payloads,
     consumer,
     drain,
     processor,
@@ -34,6 +36,7 @@ from tests.streams import (
     small_lake,
     stream_events,
 )
+from tests.training_sets import training_set
 from train.features import Job, build_bucket
 
 
@@ -470,17 +473,16 @@ def test_fields_that_nobody_knows_become_attributes_without_a_restart(redis, lak
     )
 
 
-def test_a_shop_that_is_streamed_gives_the_lake_and_the_rows_of_its_import(
+def test_a_shop_that_is_streamed_gives_the_lake_the_rows_and_the_training_set_of_its_import(
     redis, slice_dir, tmp_path
 ):
     shop = convert(slice_dir, tmp_path / "shop", public_url="http://x", image_name=str)
     imported, lake = small_lake(tmp_path / "imported"), small_lake(tmp_path / "streamed")
     import_table("events", [shop.events], None, imported, None, tmp_path / "quarantine")
     rows = imported.events().collect()
-    events = [
-        {k: v.isoformat() if k == "timestamp" else v for k, v in row.items() if v is not None}
-        for row in rows.sample(fraction=1.0, shuffle=True, seed=3).iter_rows(named=True)
-    ]
+    events = [*as_payloads(rows.sample(fraction=1.0, shuffle=True, seed=3))]
+    for one in (imported, lake):
+        import_table("items", [shop.items], None, one, None, tmp_path / "quarantine")
 
     stream = processor(lake, redis)
     for start in range(0, len(events), 4_000):
@@ -490,6 +492,7 @@ def test_a_shop_that_is_streamed_gives_the_lake_and_the_rows_of_its_import(
     assert rows.drop("attributes").equals(streamed.drop("attributes"))
     read = [[t and json.loads(t) for t in frame["attributes"]] for frame in (rows, streamed)]
     assert read[0] == read[1]
+    assert training_set(imported, CUT) == training_set(lake, CUT)
     assert_rows_are_right(lake, redis)
 
 

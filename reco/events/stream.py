@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+import polars as pl
+
 from reco.errors import InputError
 from reco.events.append import Landed
 from reco.events.bus import Message, Reader
@@ -32,6 +34,13 @@ class Rows(Protocol):
 
     def follow(self, buckets: Sequence[int], landed: Sequence[Landed] = ()) -> None:
         """Bring the rows of buckets to the present version of the lake."""
+
+
+class People(Protocol):
+    """What takes from events what they tell of persons (reco.subscribers.first_touch)."""
+
+    def record(self, events: pl.DataFrame) -> int:
+        """Take events into the profiles, once however often they come."""
 
 
 @dataclass(slots=True)
@@ -61,6 +70,7 @@ class StreamProcessor:
         dead: DeadLetters,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         tally: Tally | None = None,
+        people: People | None = None,
     ) -> None:
         """`tally` goes on counting where another processor stopped."""
         self.tally = Tally() if tally is None else tally
@@ -68,6 +78,7 @@ class StreamProcessor:
         self._rows = rows
         self._dead = dead
         self._clock = clock
+        self._people = people
         self._known = KnownIds()
         self._types: set[str] = set()
 
@@ -82,6 +93,8 @@ class StreamProcessor:
         """
         parsed, landed = self._land([message.payload for message in messages])
         self._dead.add([(messages[i], reason) for i, reason in parsed.refused.items()])
+        if self._people is not None:
+            self._people.record(parsed.rows)
         # Also where nothing was new: this may be a batch that died before its rows were done.
         users = parsed.rows["user_id"].unique()
         touched = {user_bucket(user, self._lake.buckets) for user in users}
