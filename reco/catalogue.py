@@ -3,6 +3,7 @@
 Every room addresses an item by its key (tables.item_key) and finds its row here.
 """
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -111,6 +112,12 @@ class Catalogue:
     def in_stock(self) -> npt.NDArray[np.bool_]:
         """Whether a row can be sold; stock that is not tracked counts as there."""
         return (self.frame["stock"].fill_null(1.0) > 0).to_numpy()
+
+    def attribute(self, name: str) -> pl.Series:
+        """Values of a column of the shop's own, as text; null where an item has none."""
+        texts = self.frame["attributes"].to_list()
+        found = [json.loads(text).get(name) if text else None for text in texts]
+        return pl.Series(name, [None if v is None else str(v) for v in found], pl.String)
 
 
 def _codes(column: pl.Series, names: list[str]) -> Ints:

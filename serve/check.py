@@ -18,7 +18,7 @@ from reco.catalogue import Catalogue
 from reco.database import open_database
 from reco.embedded import Services
 from reco.events.lake import Lake
-from reco.rules.rules import blocked_rows
+from reco.rules.rules import blocked_by
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionReason
 from render.lint import Finding, lint
@@ -63,9 +63,7 @@ def check(
         engine.dispose()
     catalogue = Catalogue.of(Lake(services.lake).items())
     rules = campaign.rules
-    blocked = blocked_rows(
-        catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
-    )
+    blocked = blocked_by(catalogue, rules)
     mailable = int((~blocked & catalogue.in_stock).sum())
     preflight = Preflight.of(made.frame(), campaign, made.audience(), mailable)
     preflight = _with_lint(preflight, lint(template, campaign.segment_names))

@@ -4,7 +4,8 @@ Gateway or sender -> Request -> Features -> FeatureChunk -> Scorer -> ScoredChun
 PickedChunk -> Renderer -> Assembled. Everything is frozen and cheap to pickle.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -12,7 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from reco.campaigns.campaign import Campaign, Rules
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.showing import Rules
 from reco.campaigns.variants import Chosen
 from reco.experiments.assignment import HOLDOUT, OUTSIDE
 from reco.features.history import Histories
@@ -174,6 +176,13 @@ class PickedChunk:
     took_ms: dict[str, float] = field(default_factory=dict)
 
 
+# Columns of Assembled with a place for each mail, or empty.
+PER_MAIL: Final = (
+    "deliveries", "arms", "addresses", "message_ids", "messages", "item_ids", "titles",
+    "rendered", "copy",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Assembled:
     """Finished mails of m <= n recipients, and who got none.
@@ -206,6 +215,14 @@ class Assembled:
 
     def __len__(self) -> int:
         return len(self.deliveries)
+
+    def part(self, places: Sequence[int]) -> "Assembled":
+        """The mails at these places; it keeps none of the others in memory."""
+        columns = {name: getattr(self, name) for name in PER_MAIL}
+        cut = {name: [column[i] for i in places] for name, column in columns.items() if column}
+        at = np.array(places, np.intp)
+        slates = Slates(*(getattr(self.slates, f.name)[at] for f in fields(Slates)))
+        return replace(self, slates=slates, **cut)
 
 
 @dataclass(frozen=True, slots=True)

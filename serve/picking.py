@@ -28,7 +28,7 @@ from reco.rules.rules import (
     Bought,
     RuleContext,
     apply,
-    blocked_rows,
+    blocked_by,
     cut,
     trace,
 )
@@ -39,6 +39,7 @@ from serve.rows import placed
 log = structlog.get_logger()
 
 POPULAR_S: Final = 60.0  # how long a list of popular items is kept
+POPULAR_BLOCK: Final = 4  # places in the block of favourites, beside the picks
 CAPS_DOWN: Final = "caps_unavailable"
 
 
@@ -81,7 +82,7 @@ class Picker:
         chances = np.where((slates.reasons == Reason.EXPLORE).all(axis=1), chances, 0.0)
         return PickedChunk(
             slates=slates,
-            popular=pools.popular[: 2 * choice.picks],
+            popular=pools.popular[: choice.picks + POPULAR_BLOCK],
             chances=chances,
             model_version=scored.model_version,
             fallback=scored.fallback or fallback,
@@ -127,10 +128,7 @@ class Picker:
         return out
 
     def _blocked_rows(self, choice: Choice) -> Bools:
-        rules = choice.rules
-        return blocked_rows(
-            self._catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
-        )
+        return blocked_by(self._catalogue, choice.rules)
 
 
 def _in(chunk: FeatureChunk, arms: frozenset[str]) -> Bools:

@@ -5,7 +5,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from reco.campaigns.campaign import Campaign, Id, Rules, Time
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.showing import Rules
+from reco.campaigns.typed import Id, Time
 
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,100}$")]

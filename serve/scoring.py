@@ -14,7 +14,7 @@ from reco.catalogue import Catalogue
 from reco.features.history import cutoff_day
 from reco.models.scorer import Scorer
 from reco.models.slates import Slates
-from reco.rules.rules import Bools, RuleContext, blocked_rows, cut
+from reco.rules.rules import Bools, RuleContext, blocked_by, cut
 from serve.chunks import Choice, FeatureChunk, ScoredChunk, candidates
 from serve.rows import placed, some
 
@@ -84,10 +84,7 @@ class Scoring:
         return placed(slates, wanted, scored), ""
 
     def _allowed_rows(self, choice: Choice) -> Bools:
-        rules = choice.rules
-        blocked = blocked_rows(
-            self._catalogue, rules.blocked_items, rules.blocked_categories, rules.blocked_brands
-        )
+        blocked = blocked_by(self._catalogue, choice.rules)
         return RuleContext(self._catalogue, blocked).allowed
 
 

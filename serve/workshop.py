@@ -70,11 +70,12 @@ class Workshop:
         self._countdown = self._links.url(self._root, clock) if campaign.offer_ends_at else ""
 
     def popular(self, keys: npt.NDArray[np.uint64]) -> list[ItemView]:
-        """Views of recent favourites, the same for everybody, with untracked links."""
+        """Views of recent favourites, the same for everybody, with untracked links.
+
+        A mail shows the first POPULAR_SHOWN that are not among its picks.
+        """
         rows = self._catalogue.index.rows(keys)
-        return [
-            self._items.of(int(row), int(Reason.NONE)) for row in rows[rows >= 0][:POPULAR_SHOWN]
-        ]
+        return [self._items.of(int(row), int(Reason.NONE)) for row in rows[rows >= 0]]
 
     def mail(
         self,
@@ -97,17 +98,19 @@ class Workshop:
             segment=recipients.segments[i],
         )
         unsubscribe = self._link(LinkKind.UNSUBSCRIBE, delivery)
+        views = self._views(delivery, shown, tracked)
+        taken = {view.item_id for view in views}
+        others = [view for view in popular if view.item_id not in taken][:POPULAR_SHOWN]
         context = {
             "unsubscribe_url": unsubscribe,
             "preferences_url": self._link(LinkKind.PREFERENCES, delivery),
             "countdown_url": self._countdown,
             "interests": self._interests(delivery) if shown.curious else (),
             "open_url": self._link(LinkKind.OPEN, delivery) if tracked else "",
-            "popular": popular,
+            "popular": others,
             "sent_at": now,
         }
         chosen = self._chosen(person)
-        views = self._views(delivery, shown, tracked)
         rendered = self._renderer(chosen).render(person, views, context)
         mid = message_id(self._key, self._campaign.id, delivery, self._domain)
         message = self._assembler.assemble(person, rendered, mid, unsubscribe, now)

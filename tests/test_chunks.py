@@ -1,6 +1,7 @@
 """The stages on real stores without Ray: what travels, who is withheld, what is shown."""
 
 import pickle
+import re
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.policy import default
@@ -102,6 +103,14 @@ def test_the_editorial_arm_gets_the_editors_list(stages):
 
     assert made.item_ids == [chosen] * len(MAILED)
     assert (made.slates.rungs == Rung.EDITORIAL).all()
+
+
+def test_the_block_of_favourites_repeats_no_pick(stages):
+    made = stages.assemble(request(["u05"], arm="control", picks=2))
+    links = re.findall(r"/(item-\d\d)\?", made.rendered[0].text)
+
+    assert made.item_ids[0] == POPULAR[:2]
+    assert sorted(set(links)) == sorted(links) == POPULAR[:6]
 
 
 def test_nothing_is_read_of_those_who_did_not_agree_to_profiling(stages):

@@ -159,3 +159,17 @@ def test_rules_take_an_empty_catalogue_and_an_empty_chunk():
 
     assert not apply(slates_of(["i0", "i1"]), nothing).items.any()
     assert apply(Slates.empty(0, 3), context()).items.shape == (0, 3)
+
+
+def test_values_of_the_shops_own_columns_block_items():
+    texts = ['{"kind": "CIGARETTES"}', '{"kind": "APPLES", "age": 18}', None, '{"age": "18"}']
+    items = pl.DataFrame(
+        [{"item_id": f"a{n}", "attributes": text} for n, text in enumerate(texts)],
+        schema=ITEMS_SCHEMA,
+    )
+
+    blocked = blocked_rows(
+        Catalogue.of(items), [], [], [], (("kind", ["CIGARETTES"]), ("age", ["18"]))
+    )
+
+    assert blocked.tolist() == [True, True, False, True]

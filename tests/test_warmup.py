@@ -4,9 +4,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from reco.campaigns.campaign import WarmUp
 from reco.campaigns.delivery import HandOff, Settled, State
 from reco.campaigns.ledger import Ledger
+from reco.campaigns.timing import WarmUp
 from reco.campaigns.warmup import Quota, quota
 
 START = date(2026, 11, 24)

@@ -4,65 +4,26 @@ Takes configs/campaigns/*.yaml or the JSON of POST /v1/campaigns, gives a frozen
 """
 
 from collections import Counter
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import polars as pl
 from babel import Locale, UnknownLocaleError
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from reco.campaigns.conditions import Condition, matches
 from reco.campaigns.fields import of_profile, of_profile_or_feature
+from reco.campaigns.showing import Rules
+from reco.campaigns.timing import WarmUp, Window
+from reco.campaigns.typed import Address, Id, Line, Rate, Share, Strict, Time
 from reco.campaigns.variants import Variants
 from reco.campaigns.yaml_config import read_config
 from reco.errors import ConfigError
-from reco.subscribers.hygiene import normalise
 
 OTHER = "other"  # the segment of whoever no rule names
 
-# An id becomes part of Message-IDs, file names and keys.
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-# Goes into a header of the mail: one line, so that nothing can be smuggled in.
-Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=500)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Slate = Literal["model", "editorial", "explore"]
-
-
-def _address(value: str) -> str:
-    if (address := normalise(value)) is None:
-        raise ValueError("expected an e-mail address")
-    return address
-
-
-def _utc(value: object) -> object:
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
-    if isinstance(value, datetime) or not hasattr(value, "isoformat"):
-        return value
-    return f"{value.isoformat()}T00:00:00Z"  # YAML reads 2017-12-04 as a date
-
-
-Address = Annotated[str, AfterValidator(_address)]
-Time = Annotated[AwareDatetime, BeforeValidator(_utc)]
-
-
-class Strict(BaseModel):
-    """A misspelt key is an error, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Arm(Strict):
@@ -118,60 +79,6 @@ class Audience(Strict):
             raise ConfigError(what, str(error), "It is UTF-8 text, one user id a line.") from error
         named = [*(self.users or ()), *(line.strip() for line in lines)]
         return list(dict.fromkeys(user_id for user_id in named if user_id))
-
-
-class FrequencyCap(Strict):
-    """The same item at most `times` in `days` to one subscriber, over all campaigns."""
-
-    times: int = Field(gt=0)
-    days: int = Field(gt=0, le=366)
-
-
-class Rules(Strict):
-    """What may not be shown, whatever the model thinks."""
-
-    blocked_items: tuple[str, ...] = ()
-    blocked_categories: tuple[str, ...] = ()
-    blocked_brands: tuple[str, ...] = ()
-    max_per_category: int | None = Field(None, gt=0, description="picks of one category in a mail")
-    frequency_cap: FrequencyCap | None = None
-    seen: Literal["keep", "drop", "auto"] = Field(
-        "auto", description="items bought before: grocers keep, others drop; auto asks the model"
-    )
-    diversity: Share = Field(0.0, description="weight of unlikeness to the picks above (MMR)")
-
-
-class Window(Strict):
-    """When a campaign may send; behind schedule it takes cheaper rungs, at the end it stops."""
-
-    start_at: Time | None = Field(None, description="refused before; nothing starts by itself")
-    deadline_at: Time | None = None
-    duration_s: float | None = Field(None, gt=0, description="from the real start")
-
-    def check_open(self, now: datetime) -> None:
-        """Raises ConfigError before `start_at`."""
-        if self.start_at is not None and now < self.start_at:
-            raise ConfigError(
-                f"The campaign starts at {self.start_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC.",
-                f"It is {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC.",
-                "Run it then, or leave window.start_at out.",
-            )
-
-    def closes_at(self, started_at: datetime) -> datetime | None:
-        """The time after which nothing more is sent; None when open-ended."""
-        ends = [self.deadline_at] if self.deadline_at else []
-        if self.duration_s is not None:
-            ends.append(started_at + timedelta(seconds=self.duration_s))
-        return min(ends, default=None)
-
-
-class WarmUp(Strict):
-    """A new sending domain: so many mails a day at most, from all campaigns together."""
-
-    starts_on: date
-    per_day: tuple[int, ...] = Field(
-        (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 75_000), min_length=1
-    )
 
 
 class Limits(Strict):

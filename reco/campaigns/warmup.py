@@ -12,8 +12,8 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
-from reco.campaigns.campaign import WarmUp
 from reco.campaigns.delivery import State
+from reco.campaigns.timing import WarmUp
 from reco.database import DELIVERIES
 
 COUNT_EVERY_S: Final = 5.0  # the count walks today's deliveries

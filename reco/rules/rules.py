@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from reco.campaigns.showing import Rules
 from reco.catalogue import Catalogue
 from reco.features.history import Histories
 from reco.models.slates import Slates
@@ -72,16 +73,31 @@ Rule = Callable[[Slates, RuleContext], Slates]
 
 
 def blocked_rows(
-    catalogue: Catalogue, items: Sequence[str], categories: Sequence[str], brands: Sequence[str]
+    catalogue: Catalogue,
+    items: Sequence[str],
+    categories: Sequence[str],
+    brands: Sequence[str],
+    attributes: Sequence[tuple[str, Sequence[str]]] = (),
 ) -> Bools:
-    """Catalogue rows [m] that a blocklist names; names that no item has block nothing."""
+    """Catalogue rows [m] that a blocklist names; names that no item has block nothing.
+
+    `attributes` are columns of the shop's own, each with the values that block an item.
+    """
     mask = np.isin(catalogue.keys, item_keys(items))
     for codes, names, wanted in (
         (catalogue.category, catalogue.category_names, categories),
         (catalogue.brand, catalogue.brand_names, brands),
     ):
         mask |= np.isin(codes, [code for code, name in enumerate(names) if name in set(wanted)])
+    for name, values in attributes:
+        mask |= catalogue.attribute(name).is_in(list(values)).fill_null(False).to_numpy()
     return mask
+
+
+def blocked_by(catalogue: Catalogue, rules: Rules) -> Bools:
+    """Catalogue rows [m] that a campaign blocks."""
+    named = (rules.blocked_items, rules.blocked_categories, rules.blocked_brands)
+    return blocked_rows(catalogue, *named, rules.blocked_attributes)
 
 
 def among(catalogue: Catalogue, mask: Bools, items: npt.NDArray[np.uint64]) -> Bools:
