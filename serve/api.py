@@ -1,8 +1,7 @@
 """/v1: what programs ask for. Every call needs the API key."""
 
 import asyncio
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
@@ -14,43 +13,34 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.cancelling import cancel
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
-from reco.errors import RecoError
-from reco.models.slates import Rung, Slates
 from reco.subscribers.consent import ConsentLog
-from render.reasons import reason_sentence
-from serve import inbound, subscribers
-from serve.chunks import Choice, Mode, Request
+from serve import calls, inbound, subscribers
 from serve.graph import Graph
 from serve.inbound import returned_mail_of
 from serve.letterhead import try_template
 from serve.past import Past
 from serve.preview import assemble_one
+from serve.problems import unauthorized
 from serve.schemas import (
     CampaignStatus,
     OfCampaign,
-    Pick,
     PreviewRequest,
     PreviewResponse,
     RecommendRequest,
     RecommendResponse,
     SendRequest,
     SendResponse,
-    UserPicks,
 )
-from serve.single import Ask, Outcome
 from serve.stores import Stores
 
 
-class Door(Protocol):
+class Door(calls.Asked, Protocol):
     """What the API needs of the gateway."""
 
     stores: Stores
     graph: Graph
     campaigns: CampaignStore
     ledger: Ledger
-
-    async def send(self, ask: Ask) -> Outcome | RecoError:
-        """One single send, gathered with others."""
 
     def start(self, campaign: Campaign, *, resumed: bool = False) -> None:
         """Let a campaign run on its own."""
@@ -76,13 +66,12 @@ def router(door: Door) -> APIRouter:
     return outside
 
 
-def _key_check(api_key: str) -> Callable[..., None]:
-    def check(
+def _key_check(api_key: str) -> Callable[..., Awaitable[None]]:
+    async def check(  # asynchronous, or each request would wait for a thread
         authorization: Annotated[str, Header()] = "", x_api_key: Annotated[str, Header()] = ""
     ) -> None:
-        given = x_api_key or authorization.removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), api_key.encode()):
-            raise HTTPException(401, "The API key is missing or wrong.")
+        if not calls.is_key(api_key, authorization, x_api_key):
+            raise HTTPException(401, unauthorized().title)
 
     return check
 
@@ -91,22 +80,7 @@ def _recommend_routes(v1: APIRouter, door: Door) -> None:
     @v1.post("/recommend")
     async def recommend(body: RecommendRequest) -> RecommendResponse:
         """Ranked items of up to 512 subscribers, by the rules given."""
-        choice = Choice(by="recommend", picks=body.k, rules=body.rules, as_of=body.as_of)
-        users = list(body.users)
-        found = await door.graph.recommend(
-            Request(choice, users, [""] * len(users), Mode.RECOMMEND)
-        )
-        return RecommendResponse(
-            users=tuple(
-                UserPicks(
-                    user_id=user, picks=picks(found.slates, i, found.item_ids[i], found.titles[i])
-                )
-                for i, user in enumerate(found.user_ids)
-            ),
-            model=found.model_version,
-            fallback=found.fallback,
-            took_ms=found.took_ms,
-        )
+        return await calls.recommend(door, body)
 
 
 def _mail_routes(v1: APIRouter, door: Door) -> None:
@@ -123,7 +97,7 @@ def _mail_routes(v1: APIRouter, door: Door) -> None:
             text=mail.text,
             headers={name: str(value) for name, value in headers.items()},
             arm=made.arms[0],
-            picks=picks(made.slates, 0, made.item_ids[0], made.titles[0]),
+            picks=calls.picks(made.slates, 0, made.item_ids[0], made.titles[0]),
             removed={rule: tuple(items) for rule, items in made.removed.items()},
             model=made.model_version,
             fallback=made.fallback,
@@ -133,17 +107,7 @@ def _mail_routes(v1: APIRouter, door: Door) -> None:
     @v1.post("/send")
     async def send(body: SendRequest) -> SendResponse:
         """Send one mail now; asking again never sends it twice."""
-        campaign = await _campaign(door, body)
-        outcome = await door.send(Ask(campaign, body.user_id, body.key or ""))
-        if isinstance(outcome, RecoError):
-            raise outcome
-        return SendResponse(
-            campaign_id=outcome.campaign_id,
-            user_id=outcome.user_id,
-            state=outcome.state,
-            message_id=outcome.message_id,
-            reply=outcome.reply,
-        )
+        return await calls.send(door, body)
 
 
 def _campaign_routes(v1: APIRouter, door: Door) -> None:
@@ -199,20 +163,3 @@ async def _campaign(door: Door, body: OfCampaign) -> Campaign:
         return body.campaign
     stored = await asyncio.to_thread(door.campaigns.get, body.campaign_id or "")
     return stored.campaign
-
-
-def picks(
-    slates: Slates, i: int, item_ids: Sequence[str], titles: Sequence[str]
-) -> tuple[Pick, ...]:
-    """The slate of recipient i as the API shows it."""
-    return tuple(
-        Pick(
-            item_id=item_id,
-            title=titles[j],
-            rank=j + 1,
-            score=round(float(slates.scores[i, j]), 6),
-            reason=reason_sentence(int(slates.reasons[i, j])),
-            rung=Rung(int(slates.rungs[i, j])).name.lower(),
-        )
-        for j, item_id in enumerate(item_ids)
-    )

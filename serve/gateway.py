@@ -1,27 +1,33 @@
-"""The door: HTTP for programs under /v1, and the signed links that mail readers follow.
+"""The door: HTTP for programs under /v1, the same calls by gRPC, and the links of mail readers.
 
-Single sends are gathered here into chunks; a chunk takes the same path as a campaign's.
+Single sends and questions are gathered here into chunks; a chunk of mails takes the same path as a
+campaign's.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
 
 from reco import __version__
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import LEASE_S, Ledger
-from reco.campaigns.store import CampaignState, CampaignStore
+from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
 from reco.errors import Conflict, RecoError
 from reco.events.bus import open_bus
 from reco.subscribers.store import SubscriberStore
-from serve import api, console, ingest, live, preferences, problems, public
+from serve import api, console, ingest, live, preferences, problems, public, reco_pb2
 from serve.chunks import Assembled, Request
 from serve.graph import Graph
+from serve.grpc_door import GrpcDoor
 from serve.metrics import Meters
+from serve.questions import MOST_USERS, Answer, Question, answered, by_choice, users_of
 from serve.readers import Readers
 from serve.runner import start_runner
 from serve.sender import Sender
@@ -56,6 +62,7 @@ class Gateway:
         self.readers = Readers(self.stores)
         self._meters = Meters()
         self._single = SingleSends(self.stores.engine, self.ledger)
+        self._grpc = GrpcDoor(self, self.stores.services.api_key)
         self._senders: dict[str, Sender] = {}
         self._open = AsyncExitStack()
         self._opening = asyncio.Lock()
@@ -72,6 +79,18 @@ class Gateway:
         app.include_router(console.router(self))
         app.include_router(ingest.router(self.stores.services, self.stores.lake.buckets))
         return app
+
+    async def Recommend(  # noqa: N802 - Ray calls a method by the name that reco.proto gives it
+        self, request: reco_pb2.RecommendRequest, grpc_context: RayServegRPCContext
+    ) -> reco_pb2.RecommendResponse:
+        """See serve.grpc_door.GrpcDoor.recommend."""
+        return await self._grpc.recommend(request, grpc_context)
+
+    async def Send(  # noqa: N802
+        self, request: reco_pb2.SendRequest, grpc_context: RayServegRPCContext
+    ) -> reco_pb2.SendResponse:
+        """See serve.grpc_door.GrpcDoor.send."""
+        return await self._grpc.send(request, grpc_context)
 
     async def assemble(self, request: Request) -> Assembled:
         """The mails of a chunk. Raises as serve.graph.Graph.assemble does."""
@@ -90,17 +109,36 @@ class Gateway:
             answers |= zip(places, await self._send_group(group), strict=True)
         return [answers[i] for i in range(len(asks))]
 
+    @serve.batch(
+        max_batch_size=MOST_USERS,
+        batch_wait_timeout_s=GATHER_S,
+        max_concurrent_batches=GROUPS_AT_ONCE,
+        batch_size_fn=users_of,
+    )
+    async def recommend(self, questions: list[Question]) -> list[Answer | RecoError]:
+        """Recommend; an error belongs to the questions of the same choice only."""
+        answers: dict[int, Answer | RecoError] = {}
+        for places in by_choice(questions):
+            group = [questions[i] for i in places]
+            answers |= zip(places, await answered(self.graph, group), strict=True)
+        return [answers[i] for i in range(len(questions))]
+
     async def _send_group(self, asks: list[Ask]) -> list[Outcome] | list[RecoError]:
-        campaign = asks[0].campaign
         try:
-            sender = await self._sender(campaign)
+            campaign, sender = await self._sender(asks[0].campaign)
             return await self._single.send(sender, campaign, asks)
         except RecoError as error:
             return [error] * len(asks)
 
-    async def _sender(self, campaign: Campaign) -> Sender:
-        """The sender of a campaign in this replica; made when first needed."""
-        stored = await asyncio.to_thread(self.campaigns.create, campaign)
+    async def _sender(self, asked: Campaign | str) -> tuple[Campaign, Sender]:
+        """A campaign and its sender in this replica; made when first needed."""
+        find: Callable[[], StoredCampaign] = (
+            partial(self.campaigns.get, asked)
+            if isinstance(asked, str)
+            else partial(self.campaigns.create, asked)
+        )
+        stored = await asyncio.to_thread(find)
+        campaign = stored.campaign
         if stored.state in (CampaignState.PAUSED, CampaignState.CANCELLED):
             raise Conflict(
                 f"Campaign {campaign.id} is {stored.state}.",
@@ -119,7 +157,7 @@ class Gateway:
                 )
                 opened = open_sender(campaign, order, self.stores, self.graph, self._meters)
                 self._senders[campaign.id] = await self._open.enter_async_context(opened)
-        return self._senders[campaign.id]
+        return campaign, self._senders[campaign.id]
 
     def start(self, campaign: Campaign, *, resumed: bool = False) -> None:
         """Let a campaign run on its own."""

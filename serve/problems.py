@@ -1,7 +1,7 @@
 """Errors as problem+json (RFC 9457): the one table of HTTP statuses over reco.errors."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -37,6 +37,23 @@ def problem_of(error: errors.RecoError) -> Problem:
     return Problem(title=error.what, status=status, code=code, detail=error.why, todo=error.todo)
 
 
+def invalid(errors: Iterable[Mapping[str, Any]]) -> Problem:
+    """The problem of a request that does not fit its schema; `errors` as pydantic lists them."""
+    detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors)
+    return Problem(title="The request is not valid.", status=422, code="invalid", detail=detail)
+
+
+def unauthorized() -> Problem:
+    """The problem of a request without the key."""
+    title = "The API key is missing or wrong."
+    return Problem(title=title, status=401, code=CODES[401], detail="")
+
+
+def unknown() -> Problem:
+    """The problem that nobody foresaw; what it was stands in the log."""
+    return Problem(title="Something went wrong.", status=500, code="internal", detail="")
+
+
 def respond(problem: Problem) -> JSONResponse:
     """A problem as a response."""
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
@@ -63,10 +80,7 @@ async def _reco(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return respond(
-        Problem(title="The request is not valid.", status=422, code="invalid", detail=detail)
-    )
+    return respond(invalid(error.errors()))
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
@@ -77,4 +91,4 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
 
 async def _unknown(_: Request, error: Exception) -> JSONResponse:
     log.error("an unknown error", exc_info=error)
-    return respond(Problem(title="Something went wrong.", status=500, code="internal", detail=""))
+    return respond(unknown())

@@ -19,6 +19,7 @@ from ray.serve.schema import (
     HTTPOptionsSchema,
     ServeApplicationSchema,
     ServeDeploySchema,
+    gRPCOptionsSchema,
 )
 
 from reco.embedded import Services
@@ -66,7 +67,8 @@ def run_config(path: Path, services: Services) -> None:
         app["args"] = {"home": str(services.home)} | (app.get("args") or {})
         app["runtime_env"] = {"env_vars": services.pointers()} | (app.get("runtime_env") or {})
     http = config.get("http_options") or {}
-    serve.start(http_options={"host": LOOPBACK} | http)
+    grpc = config.get("grpc_options") or {}
+    serve.start(http_options={"host": LOOPBACK} | http, grpc_options=grpc)
     client = get_global_client()
     assert client is not None  # serve.start made it
     asked_to_stop = threading.Event()
@@ -89,6 +91,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no configuration of Ray Serve.", str(error)) from error
     unknown = [*_unknown(config, ServeDeploySchema)]
     unknown += _unknown(config.get("http_options") or {}, HTTPOptionsSchema)
+    unknown += _unknown(config.get("grpc_options") or {}, gRPCOptionsSchema)
     for app in config["applications"]:
         unknown += _unknown(app, ServeApplicationSchema)
         for deployment in app.get("deployments") or []:

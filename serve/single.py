@@ -22,9 +22,12 @@ from serve.sender import Sender
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One mail of a stored campaign to one subscriber; `key` names the event behind it."""
+    """One mail to one subscriber; `key` names the event behind it.
 
-    campaign: Campaign
+    campaign  id of one that is stored, or the configuration itself
+    """
+
+    campaign: Campaign | str
     user_id: str
     key: str = ""
 
@@ -47,10 +50,17 @@ class Outcome:
 
 def by_campaign(asks: Sequence[Ask]) -> list[list[int]]:
     """Places of the asks of each campaign; two configurations of one id do not share a group."""
-    groups: dict[str, list[int]] = defaultdict(list)
+    groups: dict[str, list[list[int]]] = defaultdict(list)
     for i, ask in enumerate(asks):
-        groups[ask.campaign.model_dump_json()].append(i)
-    return list(groups.values())
+        campaign = ask.campaign
+        alike = groups[campaign if isinstance(campaign, str) else campaign.id]
+        for places in alike:
+            if asks[places[0]].campaign == campaign:
+                places.append(i)
+                break
+        else:
+            alike.append([i])
+    return [places for alike in groups.values() for places in alike]
 
 
 class SingleSends:

@@ -21,10 +21,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_app(services: Services) -> Iterator[httpx.Client]:
-    """A client of the gateway, with the API key; needs a Ray cluster."""
+def running_app(services: Services, grpc_port: int | None = None) -> Iterator[httpx.Client]:
+    """A client of the gateway, with the API key; needs a Ray cluster. By gRPC too, when asked."""
     port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    grpc = {"port": grpc_port, "grpc_servicer_functions": ["serve.grpc_door.add_service"]}
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": port},
+        grpc_options=grpc if grpc_port else None,
+    )
     try:
         args = AppArgs(home=services.home, scorer_budget_s=20)
         serve.run(build(args), name=APP, route_prefix="/")

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import grpc
 import httpx
 import pytest
+from google.protobuf.struct_pb2 import Struct
 
 from reco.campaigns.ledger import Ledger
 from reco.embedded import Services, connect_redis
@@ -13,7 +16,9 @@ from reco.events.lake import Lake
 from reco.outcomes.bots import TRAP_SLOT
 from render.links import Link, LinkKind, LinkSigner
 from serve.readers import EVENT_STREAM
-from tests.serving import running_app
+from serve.reco_pb2 import RecommendRequest, SendRequest
+from serve.reco_pb2_grpc import RecoStub
+from tests.serving import free_port, running_app
 from tests.small_world import POPULAR, SUPPRESSED, TRACKED, World, campaign, small_world
 from tests.streams import consumer, drain
 
@@ -27,9 +32,20 @@ def world(services: Services) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def client(ray_cluster, services: Services, world: World) -> Iterator[httpx.Client]:
-    with running_app(services) as client:
+def grpc_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def client(ray_cluster, services: Services, world: World, grpc_port) -> Iterator[httpx.Client]:
+    with running_app(services, grpc_port) as client:
         yield client
+
+
+@pytest.fixture
+def stub(client, grpc_port) -> Iterator[RecoStub]:
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        yield RecoStub(channel)
 
 
 def body(user: str, campaign_id: str = "spring", **more: object) -> dict[str, object]:
@@ -234,3 +250,79 @@ def test_what_was_bought_a_moment_ago_is_not_recommended_any_more(client, servic
     assert 202 == answer.status_code
     assert before[1:] == picked()[:2]
     assert 401 == client.post("/v1/events", headers={"Authorization": "Bearer no"}).status_code
+
+
+def struct(values: dict[str, object]) -> Struct:
+    out = Struct()
+    out.update(values)
+    return out
+
+
+def test_grpc_recommends_as_http_does(client, stub, services):
+    asked = {"users": ["u05", "nobody"], "k": 4, "rules": {"seen": "drop"}}
+    http = client.post("/v1/recommend", json=asked).json()
+
+    request = RecommendRequest(users=asked["users"], k=4, rules=struct(asked["rules"]))
+    answer = stub.Recommend(request, metadata=[("x-api-key", services.api_key)], timeout=60)
+
+    assert http["fallback"] == answer.fallback == "no_model"
+    assert set(answer.took_ms) == set(http["took_ms"])
+    assert http["users"] == [
+        {
+            "user_id": user.user_id,
+            "picks": [
+                {field.name: getattr(pick, field.name) for field in pick.DESCRIPTOR.fields}
+                for pick in user.picks
+            ],
+        }
+        for user in answer.users
+    ]
+
+
+def test_grpc_sends_what_http_knows_as_sent(client, stub, services):
+    spec = struct(campaign("by-grpc").model_dump(mode="json"))
+    bearer = [("authorization", f"Bearer {services.api_key}")]
+
+    sent = stub.Send(
+        SendRequest(campaign=spec, user_id="u06", key="order-1"), metadata=bearer, timeout=60
+    )
+    again = client.post(
+        "/v1/send", json={"campaign_id": "by-grpc", "user_id": "u06", "key": "order-1"}
+    ).json()
+
+    assert sent.state == "accepted"
+    assert again["message_id"] == sent.message_id
+
+
+@pytest.mark.parametrize(
+    ("request_", "key", "status", "code"),
+    [
+        (SendRequest(campaign_id="x", user_id="u05"), "wrong", "UNAUTHENTICATED", "unauthorized"),
+        (SendRequest(campaign_id="missing", user_id="u05"), None, "NOT_FOUND", "not_found"),
+        (SendRequest(user_id="u05"), None, "INVALID_ARGUMENT", "invalid"),
+        (RecommendRequest(), None, "INVALID_ARGUMENT", "invalid"),
+        (RecommendRequest(users=["a"], k=1000), None, "INVALID_ARGUMENT", "invalid"),
+    ],
+)
+def test_grpc_errors_are_those_of_http(stub, services, request_, key, status, code):
+    call = stub.Send if isinstance(request_, SendRequest) else stub.Recommend
+
+    with pytest.raises(grpc.RpcError) as error:
+        call(request_, metadata=[("x-api-key", key or services.api_key)], timeout=60)
+
+    assert error.value.code() is grpc.StatusCode[status]
+    assert error.value.details()
+    assert dict(error.value.trailing_metadata())["reco-code"] == code
+
+
+def test_questions_that_come_together_are_answered_each(client):
+    def ask(i: int) -> dict[str, object]:
+        asked = {"users": [f"u{i:02d}", f"u{i + 1:02d}"], "k": 2 + i % 2}
+        return client.post("/v1/recommend", json=asked).json()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(5, 29)))
+
+    for i, answer in enumerate(answers, 5):
+        assert [user["user_id"] for user in answer["users"]] == [f"u{i:02d}", f"u{i + 1:02d}"]
+        assert [len(user["picks"]) for user in answer["users"]] == [2 + i % 2] * 2

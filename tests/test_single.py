@@ -9,3 +9,10 @@ def test_two_configurations_of_one_id_do_not_share_a_group():
     asks = [Ask(first, "u1"), Ask(other, "u2"), Ask(campaign("receipt"), "u3"), Ask(first, "u4")]
 
     assert by_campaign(asks) == [[0, 2, 3], [1]]
+
+
+def test_an_id_and_a_configuration_do_not_share_a_group():
+    spec = campaign("receipt")
+    asks = [Ask("receipt", "u1"), Ask(spec, "u2"), Ask("receipt", "u3"), Ask("other", "u4")]
+
+    assert by_campaign(asks) == [[0, 2], [1], [3]]

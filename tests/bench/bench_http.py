@@ -1,0 +1,128 @@
+"""Single sends and recommendations over HTTP: 64 connections that ask as soon as they are answered.
+
+    python tests/bench/bench_http.py [--connections 64] [--seconds 20] [--stock] [--json F]
+
+Each send is one mail of its own through graph and ledger into postfix's smtp-sink, from a shop of
+10,000 items; the load generator is a process on the same cores. HAProxy and Ray Serve's throughput
+flags are on unless --stock. What the ledger accepted is compared with what was answered.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+os.environ |= {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
+os.environ |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}  # a busy machine starts slowly
+# Read when ray.serve is imported, here and in every process of it.
+os.environ |= {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "0" if "--stock" in sys.argv else "1"}
+os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "0" if "--stock" in sys.argv else "1"}
+
+import httpx
+import ray
+from ray import serve
+
+from reco.campaigns.ledger import Ledger
+from reco.embedded import Services, open_services
+from reco.settings import Settings
+from serve.app import AppArgs, build
+from serve.graph import APP
+from tests.bench.campaign_world import ITEMS, campaign, shop, smtp_sink
+from tests.bench.load import Answered, Plan, load
+from tests.serving import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+SEND = '{"campaign_id": "single", "user_id": "{user}", "key": "n{i}"}'
+RECOMMEND = '{"users": ["{user}"], "k": 5}'
+
+
+def served(services: Services, port: int) -> None:
+    """The application on a port, warm: its campaign is stored and every stage has seen a chunk."""
+    env = services.environment() | {"PYTHONPATH": str(ROOT)}
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=500_000_000,
+        log_to_driver=False,
+        runtime_env={"env_vars": env},
+    )
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "WARNING"}
+    )
+    serve.run(build(AppArgs(home=services.home)), name=APP, route_prefix="/")
+    body = {"campaign": campaign(services, "single").model_dump(mode="json"), "user_id": "u000000"}
+    for _ in range(100):
+        try:
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/v1/send",
+                json=body,
+                headers={"X-API-Key": services.api_key},
+                timeout=60,
+            )
+        except httpx.TransportError:
+            time.sleep(0.2)
+            continue
+        if answer.status_code == 200 and answer.json()["state"] == "accepted":
+            return
+        time.sleep(0.2)
+    sys.exit(f"The first send fails: {answer.status_code} {answer.text}")
+
+
+def told(name: str, found: Answered) -> dict[str, object]:
+    """Print a line of figures."""
+    print(
+        f"{name:13} {found.per_s:7.1f} requests/s, p50 {found.p50_ms} ms, p95 {found.p95_ms} ms, "
+        f"p99 {found.p99_ms} ms; {found.answers} answers, by status {found.statuses}",
+        flush=True,
+    )
+    return asdict(found)
+
+
+def main() -> None:
+    """Print both loads; `--json` keeps the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--subscribers", type=int, default=20_000)
+    parser.add_argument("--stock", action="store_true", help="Ray Serve as it comes")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    print(
+        f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
+        f"ray {ray.__version__}, fastapi {version('fastapi')}, load {os.getloadavg()[0]:.1f}"
+    )
+    kind = "stock Ray Serve" if args.stock else "HAProxy, throughput flags"
+    print(f"{kind}; {args.connections} connections, {ITEMS} items", flush=True)
+    home, port = Path(tempfile.mkdtemp(prefix="reco-bench-")), free_port()
+    with open_services(Settings(home=home)) as plain, smtp_sink() as sink:
+        shop(plain, args.subscribers)
+        services = replace(plain, smtp_url=f"smtp://127.0.0.1:{sink}")
+        served(services, port)
+        asks = Plan(port, "", plain.api_key, "", args.subscribers, args.connections, args.seconds)
+        recommend = load(replace(asks, path="/v1/recommend", body=RECOMMEND))
+        found = {"recommend": told("/v1/recommend", recommend)}
+        send = load(replace(asks, path="/v1/send", body=SEND))
+        found["send"] = told("/v1/send", send)
+        with Ledger(plain.database_url) as ledger:
+            states = {state: n for state, n in ledger.counts("single").items() if n}
+        print(f"ledger        {states}")
+        serve.shutdown()
+        ray.shutdown()
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1))
+    shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    main()
+    print(f"took {time.perf_counter() - started:.0f} s")
