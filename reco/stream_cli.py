@@ -62,9 +62,10 @@ def tidy(terminal: Terminal, keep: tuple[str, ...]) -> None:
     with open_line() as line:
         profiles = partial(read_profiles, SubscriberStore(line.engine))
         rows = LiveRows(line.lake, OnlineStore(line.redis), profiles)
+        rows.redo_gone()  # what a tidying that was killed left undone
         done = line.lake.tidy(oldest)
-        for bucket, users in done.gone.items():
-            rows.redo(bucket, users)
+        if done.gone:
+            rows.redo_gone()
     changed = sum(map(len, done.gone.values()))
     terminal.summary(
         "Tidied",

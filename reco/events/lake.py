@@ -18,7 +18,7 @@ from reco.errors import ConfigError, NotFound
 from reco.events.append import ORDER, Appended, Landed, Writer
 from reco.events.files import Files
 from reco.events.known_ids import KnownIds
-from reco.events.manifest import Manifest, read_manifest
+from reco.events.manifest import Gone, Manifest, read_manifest
 from reco.events.schema import conform
 from reco.events.upkeep import Tidied, tidy
 from reco.tables import EVENTS, ITEMS
@@ -93,7 +93,7 @@ class Lake:
     def users_since(
         self, live: Manifest, bucket: int, version: int, late: datetime | None = None
     ) -> list[str]:
-        """Users of a bucket with rows that came after its `version`, or lie at `late` or after.
+        """Users of a bucket with rows that came or went after its `version`, or lie at `late` on.
 
         Compaction mixes old rows into new files, so users whose rows did not change may be named.
         """
@@ -103,8 +103,23 @@ class Lake:
         if late is not None:
             rest = [part.path for part in parts if part.path not in newer and part.holds_from(late)]
             found.append(self._files.scan(EVENTS, rest).filter(pl.col("timestamp") >= late))
+        if live.gone is not None and live.gone.generation > version:
+            found.append(self._gone(live.gone).filter(pl.col("bucket") == bucket))
         users = pl.concat([frame.select("user_id") for frame in found])
         return users.unique().collect()["user_id"].sort().to_list()
+
+    def gone(self) -> dict[int, list[str]]:
+        """Users of each bucket who lost events in the last upkeep that took any."""
+        live = self.manifest()
+        if live.gone is None:
+            return {}
+        rows = self._gone(live.gone).collect()
+        return {
+            int(bucket): some["user_id"].to_list() for (bucket,), some in rows.group_by("bucket")
+        }
+
+    def _gone(self, gone: Gone) -> pl.LazyFrame:
+        return pl.DataFrame(pq.read_table(self.path(gone.path), filesystem=self.filesystem)).lazy()
 
     def bucket_paths(self) -> list[list[str]]:
         """Live event files of each bucket, for `filesystem`; they stay for an hour at least."""

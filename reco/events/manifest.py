@@ -34,23 +34,42 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """Users who lost events in the last upkeep: rows user_id, bucket in a file of its own.
+
+    It becomes visible with the loss itself, so whoever serves these users finds out, whatever died.
+    """
+
+    path: str  # below the root of the lake
+    buckets: tuple[int, ...]
+    generation: int  # of the manifest that listed it first
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The live parts of each bucket; `generation` counts the replacements."""
 
     generation: int = 0
     parts: tuple[tuple[Part, ...], ...] = field(default=())
+    gone: Gone | None = None
 
     def of_bucket(self, bucket: int) -> tuple[Part, ...]:
         """Live parts of a bucket."""
         return self.parts[bucket] if bucket < len(self.parts) else ()
 
     def version(self, bucket: int) -> int:
-        """Generation in which a bucket got its newest rows; 0 for an empty one."""
-        return max((part.generation for part in self.of_bucket(bucket)), default=0)
+        """Generation in which a bucket last got or lost rows; 0 for one that never did."""
+        lost = self.gone.generation if self.gone and bucket in self.gone.buckets else 0
+        return max((part.generation for part in self.of_bucket(bucket)), default=lost)
+
+    def files(self) -> int:
+        """Number of files with events."""
+        return sum(map(len, self.parts))
 
     def paths(self) -> set[str]:
         """Every live path."""
-        return {part.path for bucket in self.parts for part in bucket}
+        gone = {self.gone.path} if self.gone else set()
+        return gone.union(part.path for bucket in self.parts for part in bucket)
 
     def types(self) -> set[str]:
         """Every event type in the lake."""
@@ -60,9 +79,10 @@ class Manifest:
         """Number of events in the lake."""
         return sum(part.rows for bucket in self.parts for part in bucket)
 
-    def replaced(self, parts: tuple[tuple[Part, ...], ...]) -> "Manifest":
-        """The next generation, with these parts."""
-        return replace(self, generation=self.generation + 1, parts=parts)
+    def replaced(self, parts: tuple[tuple[Part, ...], ...], gone: Gone | None = None) -> "Manifest":
+        """The next generation, with these parts and, where there was a loss, another one of it."""
+        gone = gone or self.gone
+        return replace(self, generation=self.generation + 1, parts=parts, gone=gone)
 
     def dumps(self) -> bytes:
         """As JSON."""
@@ -76,7 +96,10 @@ class Manifest:
             tuple(Part(**{**part, "types": tuple(part["types"])}) for part in bucket)
             for bucket in raw["parts"]
         )
-        return cls(raw["generation"], parts)
+        gone = raw.get("gone")
+        if gone is not None:
+            gone = Gone(**{**gone, "buckets": tuple(gone["buckets"])})
+        return cls(raw["generation"], parts, gone)
 
 
 def check_types(types: set[str]) -> None:

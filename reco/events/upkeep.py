@@ -1,20 +1,24 @@
 """Upkeep of the lake: the files of a bucket become one, and events that are too old leave.
 
 A reader sees the lake before it or after it: the manifest is replaced in one step, and files that
-it lists no more stay for an hour.
+it lists no more stay for an hour. Who lost events is told by the same manifest (manifest.Gone).
 """
 
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 import polars as pl
 
 from reco.events.append import GRACE_S, ORDER, publish, write_part
 from reco.events.files import Files
-from reco.events.manifest import Manifest, Part, read_manifest
+from reco.events.manifest import Gone, Manifest, Part, read_manifest
 from reco.tables import EVENTS
+
+GONE: Final = pl.Schema({"user_id": pl.String(), "bucket": pl.Int64()})
 
 
 @dataclass(slots=True)
@@ -40,11 +44,12 @@ def tidy(files: Files, oldest: Mapping[str, datetime]) -> Tidied:
             _tidy_bucket(files, before, bucket, oldest, done, written)
             for bucket in range(len(before.parts))
         )
-        after = before.replaced(parts) if parts != before.parts else before
-        files.flush([part.path for part in written])
+        gone = _write_gone(files, before, done) if done.gone else None
+        after = before.replaced(parts, gone) if parts != before.parts else before
+        files.flush([part.path for part in written] + ([gone.path] if gone else []))
         publish(files, before, after)  # what is written and not published, a later sweep removes
         files.sweep("events", after.paths(), GRACE_S)
-    done.files_before, done.files = len(before.paths()), len(after.paths())
+    done.files_before, done.files = before.files(), after.files()
     done.events = after.rows()
     return done
 
@@ -77,6 +82,14 @@ def _tidy_bucket(
         return ()
     written.append(write_part(files, rows.filter(~old), bucket, generation))
     return (written[-1],)
+
+
+def _write_gone(files: Files, before: Manifest, done: Tidied) -> Gone:
+    path = f"events/gone-{uuid.uuid4().hex}.parquet"
+    users = [(user, bucket) for bucket, some in done.gone.items() for user in some]
+    frame = pl.DataFrame(users, GONE, orient="row")
+    files.write_parquet(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), path)
+    return Gone(path, tuple(done.gone), before.generation + 1)
 
 
 def _may_expire(part: Part, oldest: Mapping[str, datetime]) -> bool:

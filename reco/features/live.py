@@ -75,12 +75,14 @@ class LiveRows:
                 changed += done
         return changed
 
-    def redo(self, bucket: int, users: Sequence[str]) -> None:
-        """Make rows of users of a bucket anew, from the lake.
+    def redo_gone(self) -> None:
+        """Make rows of who lost events in the last upkeep anew, from the lake.
 
         Raises ServiceUnavailable, ModelMismatch.
         """
-        if self._online.mark(bucket) is not None:
+        for bucket, users in self._lake.gone().items():
+            if self._online.mark(bucket) is None:
+                continue
             while not self._rebuild(bucket, users):
                 log.info("rows changed under our hands; looking again", bucket=bucket)
 
