@@ -32,6 +32,7 @@ TICK_S: Final = 1.0
 IDLE_TICKS: Final = 3  # without a message and without lag: the stream is drained
 ANSWER_S: Final = 10.0  # for a consumer to say how it is
 SKEW_EVERY_S: Final = 60.0
+COUNTED: Final = ("messages", "new", "duplicates", "early")  # of a Tally, beside its refusals
 SKEW_SAMPLE: Final = 100  # users compared at a time, of one bucket after the other
 
 
@@ -43,6 +44,7 @@ class StreamSummary:
     new: int = 0
     duplicates: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    early: int = 0  # more than a minute ahead of our clock
     consumers: int = 0
     lag: int = 0
 
@@ -100,6 +102,8 @@ class Fleet:
             self._statuses[i] = status
         summary = self._summary()
         self._scaling.see(summary.lag)
+        if self._scaling.wanted != summary.consumers:
+            log.info("consumers by lag", wanted=self._scaling.wanted, lag=summary.lag)
         return summary
 
     def is_working(self) -> bool:
@@ -152,7 +156,7 @@ class Fleet:
         counts = self._gone.copy()
         for status in self._statuses.values():
             counts += _counts(status.tally)
-        done = {name: counts.pop(name, 0) for name in ("messages", "new", "duplicates")}
+        done = {name: counts.pop(name, 0) for name in COUNTED}
         lag = sum(status.lag or 0 for status in self._statuses.values())
         consumers = self._scaling.wanted
         return StreamSummary(**done, refused=dict(counts), consumers=consumers, lag=lag)
@@ -182,5 +186,4 @@ class _Skew:
 
 
 def _counts(tally: Tally) -> Counter[str]:
-    own = {"messages": tally.messages, "new": tally.new, "duplicates": tally.duplicates}
-    return tally.refused + Counter(own)
+    return tally.refused + Counter({name: getattr(tally, name) for name in COUNTED})

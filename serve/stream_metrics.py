@@ -11,6 +11,8 @@ from reco.features.verify import Verification
 EVENTS: Final = "reco_stream_events"  # by result: new, duplicate, refused
 REFUSED: Final = "reco_stream_refused"  # dead letters, by reason
 LAG: Final = "reco_stream_lag"  # messages that wait, by consumer process
+EARLY: Final = "reco_stream_early"  # events of sources whose clock is ahead of ours
+AHEAD: Final = "reco_stream_ahead_seconds"  # by how much the farthest of the last batch is
 SKEW: Final = "reco_feature_skew"  # largest difference between a served feature and the lake's
 SKEWED: Final = "reco_feature_skew_users"  # users of the sample with a difference
 
@@ -22,6 +24,8 @@ class StreamMeters:
         self._events = Counter(EVENTS, "Events processed", ("result",))
         self._refused = Counter(REFUSED, "Events that became dead letters", ("reason",))
         self._lag = Gauge(LAG, "Messages that wait for this consumer")
+        self._early = Counter(EARLY, "Events more than a minute ahead of our clock")
+        self._ahead = Gauge(AHEAD, "How far the last batch lies in the future")
         self._said: Counts[tuple[str, str]] = Counts()
 
     def report(self, tally: Tally, lag: int) -> None:
@@ -30,11 +34,16 @@ class StreamMeters:
         now["result", "new"] = tally.new
         now["result", "duplicate"] = tally.duplicates
         now["result", "refused"] = tally.refused.total()
+        now["early", ""] = tally.early
         now.update({("reason", reason): count for reason, count in tally.refused.items()})
         for (tag, value), count in (now - self._said).items():
-            (self._events if tag == "result" else self._refused).inc(count, {tag: value})
+            if tag == "early":
+                self._early.inc(count)
+            else:
+                (self._events if tag == "result" else self._refused).inc(count, {tag: value})
         self._said = now
         self._lag.set(lag)
+        self._ahead.set(tally.ahead_s)
 
 
 class SkewMeter:

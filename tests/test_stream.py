@@ -411,6 +411,23 @@ def test_a_poisoned_batch_stops_nothing_and_is_counted_by_reason(redis, lake):
     )
 
 
+def test_clocks_that_are_ahead_are_taken_up_to_a_day_and_reported(redis, lake):
+    ahead = [timedelta(0), timedelta(seconds=30), timedelta(hours=5), timedelta(hours=25)]
+    events = [
+        GOOD | {"event_id": f"a{i}", "timestamp": (NOW + by).isoformat()}
+        for i, by in enumerate(ahead)
+    ]
+    stream = processor(lake, redis)
+    stream.process(messages(events))
+
+    assert ["a0", "a1", "a2"] == ids(lake)
+    assert {"timestamp in the future": 1} == DeadLetters(redis).counts()
+    assert (1, 5 * 3600.0) == (stream.tally.early, stream.tally.ahead_s)
+
+    stream.process(messages(events[:1]))
+    assert (1, 0.0) == (stream.tally.early, stream.tally.ahead_s)
+
+
 def test_a_refused_event_that_is_delivered_again_is_written_down_once(redis, lake):
     batch = [Message(p, f"m{i}", 0, None) for i, p in enumerate(POISON)]
     for _ in range(3):

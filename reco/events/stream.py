@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 import polars as pl
@@ -26,6 +26,7 @@ from reco.tables import user_bucket
 BATCH: Final = 20_000  # messages; more of them cost less each, and one takes about half a second
 LINGER_S: Final = 0.2  # a batch waits so long for more: small ones make many small files
 FOLLOW_S: Final = 5.0  # how soon rows know of an import or of a batch load that nobody told us of
+EARLY: Final = timedelta(minutes=1)  # from here on a clock is wrong, and not only a network slow
 IDLE_S: Final = 60.0  # a message that nobody acknowledged for so long has no living reader
 
 
@@ -45,15 +46,28 @@ class People(Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """What a processor has done; messages = new + duplicates + refused."""
+    """What a processor has done; messages = new + duplicates + refused.
+
+    Clocks of sources are reported: `early` events lay ahead of ours by more than EARLY, and the
+    farthest of the last batch by `ahead_s`. Those beyond a day are refused.
+    """
 
     messages: int = 0
     new: int = 0
     duplicates: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    early: int = 0
+    ahead_s: float = 0.0
 
-    def add(self, messages: int, new: int, refused: Sequence[str]) -> None:
-        """One batch is done."""
+    def add(
+        self, messages: int, new: int, refused: Sequence[str], ahead: pl.Series | None = None
+    ) -> None:
+        """One batch is done; `ahead` says by how much each event lies in the future."""
+        if ahead is not None:
+            self.early += int((ahead > EARLY).sum())
+            farthest = ahead.max()
+            assert farthest is None or isinstance(farthest, timedelta)
+            self.ahead_s = max(farthest.total_seconds(), 0.0) if farthest else 0.0
         self.messages += messages
         self.new += new
         self.duplicates += messages - new - len(refused)
@@ -91,7 +105,8 @@ class StreamProcessor:
 
         Raises ServiceUnavailable, Conflict: nothing may be acknowledged then.
         """
-        parsed, landed = self._land([message.payload for message in messages])
+        now = self._clock()
+        parsed, landed = self._land([message.payload for message in messages], now)
         self._dead.add([(messages[i], reason) for i, reason in parsed.refused.items()])
         if self._people is not None:
             self._people.record(parsed.rows)
@@ -100,21 +115,22 @@ class StreamProcessor:
         touched = {user_bucket(user, self._lake.buckets) for user in users}
         self._rows.follow(sorted(touched), landed)
         added = sum(len(part.rows) for part in landed)
-        self.tally.add(len(messages), added, [*parsed.refused.values()])
+        ahead = parsed.rows["timestamp"] - now
+        self.tally.add(len(messages), added, [*parsed.refused.values()], ahead)
 
-    def _land(self, payloads: Sequence[bytes]) -> tuple[Parsed, list[Landed]]:
+    def _land(self, payloads: Sequence[bytes], now: datetime) -> tuple[Parsed, list[Landed]]:
         """Parse and append; a type that another process added meanwhile is parsed against again."""
-        parsed = parse(payloads, self._clock(), self._types)
+        parsed = parse(payloads, now, self._types)
         if parsed.rows.is_empty():
             return parsed, []
         if not self._types.issuperset(parsed.rows["type"].unique()):
             self._types = self._lake.manifest().types()
-            parsed = parse(payloads, self._clock(), self._types)
+            parsed = parse(payloads, now, self._types)
         try:
             landed = self._lake.land(parsed.rows, self._known)
         except InputError:  # two types share a code, and the other one came just now
             self._types = self._lake.manifest().types()
-            parsed = parse(payloads, self._clock(), self._types)
+            parsed = parse(payloads, now, self._types)
             landed = self._lake.land(parsed.rows, self._known)
         self._types |= set(parsed.rows["type"].unique())
         return parsed, landed

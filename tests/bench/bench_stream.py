@@ -1,7 +1,7 @@
-"""The stream: throughput of one consumer by bus, a million events through three kills, latency.
+"""The stream: throughput by bus, a million events through three kills, latency, replay of a shop.
 
-    python -m reco bench stream                      200,000 events
-    python tests/bench/bench_stream.py 1000000       the million of the README
+    python -m reco bench stream                                200,000 events, every part
+    python tests/bench/bench_stream.py 1000000 --part kills    the million of the README
 
 One consumer process on one core (POLARS_MAX_THREADS=1). Wall-clock time includes what else the
 machine does; events per CPU second do not. The peer is a bare Polars loop over the same batches:
@@ -18,10 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -37,99 +35,27 @@ import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 
 from reco.embedded import connect_redis  # noqa: E402
-from reco.errors import ServiceUnavailable  # noqa: E402
 from reco.events.bus import open_bus  # noqa: E402
-from reco.events.deadletter import DeadLetters  # noqa: E402
 from reco.events.lake import Lake  # noqa: E402
-from reco.events.stream import BATCH, Consumer, StreamProcessor  # noqa: E402
-from reco.features.live import LiveRows  # noqa: E402
+from reco.events.stream import BATCH  # noqa: E402
 from reco.features.online import OnlineStore  # noqa: E402
-from reco.features.profile import read_profiles  # noqa: E402
 from reco.features.verify import verify  # noqa: E402
 from reco.processes import free_port, stop  # noqa: E402
 from reco.servers import Valkey, await_ready, valkey_binary  # noqa: E402
-from reco.tables import history_key, user_bucket  # noqa: E402
+from reco.tables import history_key  # noqa: E402
+from tests.bench.stream_recommend import recommend  # noqa: E402
+from tests.bench.stream_replay import replay  # noqa: E402
+from tests.bench.stream_world import consuming, events, lines  # noqa: E402
 from tests.brokers import RABBITMQ, running_kafka, running_rabbitmq  # noqa: E402
 
-USERS: Final = 20_000
 DUPLICATES: Final = 0.1
 RATE: Final = 2_000  # events a second over HTTP
 REQUEST: Final = 100  # events a request
 SECONDS: Final = 20
-
-
-def events(count: int, first: int = 0, seed: int = 0) -> list[tuple[int, bytes]]:
-    """(bucket, JSON) of events of the last 90 days, in random order."""
-    chance = np.random.default_rng(seed)
-    now = int(time.time())
-    users = chance.integers(0, USERS, count).tolist()
-    ages = chance.integers(0, 90 * 86_400, count).tolist()
-    items = chance.integers(0, 5_000, count).tolist()
-    types = chance.integers(0, 4, count).tolist()
-    cents = chance.integers(0, 5_000, count).tolist()
-    bucket = [user_bucket(f"u{u}", 16) for u in range(USERS)]
-    return [
-        (
-            bucket[users[i]],
-            json.dumps(
-                {
-                    "event_id": f"e{first + i}",
-                    "user_id": f"u{users[i]}",
-                    "type": ("click", "open", "view", "purchase")[types[i]],
-                    "timestamp": datetime.fromtimestamp(now - ages[i], UTC).isoformat(),
-                    "item_id": f"i{items[i]}",
-                    "value": cents[i] / 100,
-                }
-            ).encode(),
-        )
-        for i in range(count)
-    ]
+PARTS: Final = ("throughput", "kills", "latency", "replay", "recommend")
 
 
 # -- one consumer ------------------------------------------------------------------------------
-
-
-def consume(bus_url: str, redis_url: str, lake_root: str, linger_s: float) -> None:
-    """A consumer of all buckets; a line of JSON after each batch."""
-    lake, client = Lake(lake_root), connect_redis(redis_url)
-    rows = LiveRows(lake, OnlineStore(client), partial(read_profiles, None))
-    reader = open_bus(bus_url, lake.buckets).reader(range(lake.buckets), "bench")
-    one = Consumer(reader, StreamProcessor(lake, rows, DeadLetters(client)))
-    one.begin(range(lake.buckets))
-    done = 0
-    while True:
-        wall, cpu = time.perf_counter(), time.process_time()
-        try:
-            done += one.step(0.5, linger_s)
-        except ServiceUnavailable as error:  # a busy machine; serve.stream goes on as well
-            print(error, file=sys.stderr)
-            continue
-        used = (time.perf_counter() - wall, time.process_time() - cpu)
-        print(json.dumps([done, *used]), flush=True)
-
-
-@contextmanager
-def consuming(
-    bus_url: str, redis_url: str, lake: str, linger_s: float = 0.0
-) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, __file__, "--consume", bus_url, redis_url, lake, str(linger_s)]
-    quiet = os.environ | {"POLARS_MAX_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=quiet, cwd=ROOT
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def lines(process: subprocess.Popen[str]) -> Iterator[tuple[int, float, float]]:
-    """(messages so far, wall, CPU seconds) of each batch."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("["):
-            done, wall, cpu = json.loads(line)
-            yield done, wall, cpu
 
 
 def throughput(name: str, bus_url: str, redis_url: str, sent: list[tuple[int, bytes]]) -> None:
@@ -328,19 +254,20 @@ def main(count: int, parts: list[str]) -> None:
             kills(redis_url, sent)
         if "latency" in parts:
             latency(redis_url)
+        if "replay" in parts:
+            replay(redis_url)
+    if "recommend" in parts:
+        recommend()
 
 
 if __name__ == "__main__":
-    if "--consume" in sys.argv:
-        *addresses, linger = sys.argv[2:]
-        consume(*addresses, float(linger))
-    elif "--door" in sys.argv:
+    if "--door" in sys.argv:
         serve_door(sys.argv[2], int(sys.argv[3]))
     else:
         parser = argparse.ArgumentParser()
         parser.add_argument("count", nargs="?", type=int, default=200_000)
-        parser.add_argument("--part", action="append", choices=["throughput", "kills", "latency"])
+        parser.add_argument("--part", action="append", choices=PARTS)
         # `reco bench stream` leaves its own arguments in sys.argv.
         given = sys.argv[1:] if Path(sys.argv[0]).name == Path(__file__).name else []
         chosen = parser.parse_args(given)
-        main(chosen.count, chosen.part or ["throughput", "kills", "latency"])
+        main(chosen.count, chosen.part or list(PARTS))
