@@ -73,6 +73,7 @@ def features_(
 
         verify_rows(terminal, as_of or datetime.now(UTC), sample)
         return
+    from reco.features.occasion import write_occasions
     from reco.features.online import OnlineStore
     from reco.line import open_line
     from reco.subscribers.store import SubscriberStore
@@ -81,7 +82,9 @@ def features_(
     with open_line(ray=True) as line, terminal.progress() as progress:
         online = None if no_online else OnlineStore(line.redis)
         when = as_of or datetime.now(UTC)
-        summary = run(line.lake, SubscriberStore(line.engine), online, when, progress)
+        store = SubscriberStore(line.engine)
+        summary = run(line.lake, store, online, when, progress)
+        summary.tables.append(write_occasions(line.lake, store, when))
     terminal.summary("Features", summary)
 
 
@@ -173,23 +176,13 @@ def serve_(terminal: Terminal, config: Path) -> None:
 @command("bench", main)
 @click.argument("names", nargs=-1)
 def bench(terminal: Terminal, names: tuple[str, ...]) -> None:
-    """The benchmarks of this checkout, peers beside us in one run."""
-    import os
+    """The benchmarks of this checkout, peers beside us, into docs/BENCHMARKS.md: all, or these."""
     import subprocess
 
-    scripts = {p.stem.removeprefix("bench_"): p for p in CHECKOUT.glob("tests/bench/bench_*.py")}
-    if unknown := sorted(set(names) - scripts.keys()):
-        raise NotFound(
-            f"There is no benchmark {', '.join(unknown)}.",
-            f"{CHECKOUT / 'tests/bench'} holds: {', '.join(sorted(scripts)) or 'none'}.",
-            "Name one of those, or none for all; an installed wheel has no benchmarks.",
-        )
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-    for name in names or sorted(scripts):
-        terminal.say(f"[bold]{name}[/]")
-        done = subprocess.run([sys.executable, scripts[name]], cwd=CHECKOUT, env=environment)
-        if done.returncode:
-            sys.exit(done.returncode)
+    script = CHECKOUT / "tests" / "bench" / "run.py"
+    if not script.exists():
+        raise NotFound("There are no benchmarks here.", "An installed wheel has none.")
+    sys.exit(subprocess.run([sys.executable, script, *names], cwd=CHECKOUT).returncode)
 
 
 if __name__ == "__main__":
