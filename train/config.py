@@ -64,6 +64,21 @@ class RankerConfig(Strict):
     )
 
 
+class ResponseConfig(Strict):
+    """What shown items earn, learned from mails when there are enough of them."""
+
+    days: int = Field(180, ge=1, description="mails of the last so many days are learned from")
+    clicks_from: int = Field(50, ge=1, description="clicks of people from which on it is learned")
+    prior: float = Field(20.0, gt=0, description="clicks that weigh as much as the ranker's word")
+    later: float = Field(
+        0.25, gt=0, lt=1, description="share of the mails, the latest, that it is calibrated on"
+    )
+    margin: Literal["price", "same"] = Field(
+        "price", description="what a purchase earns: in proportion to the price, or all the same"
+    )
+    leave_cost: float = Field(5.0, ge=0, description="of a lost reader, in average purchases")
+
+
 class TrainConfig(Strict):
     """What to learn, from what, and when the result may serve."""
 
@@ -83,11 +98,18 @@ class TrainConfig(Strict):
     rating_from: float = Field(4.0, description="a rating counts as liked from here on")
     tower: TowerConfig = TowerConfig()
     ranker: RankerConfig = RankerConfig()
+    response: ResponseConfig = ResponseConfig()
     k: int = Field(20, ge=1, description="places that the gate judges")
     workers: int = Field(1, ge=1, description="Ray Train workers")
     max_failures: int = Field(3, ge=0, description="times that a dead worker is replaced")
     seed: int = 0
     promote: Literal["gate", "always", "never"] = "gate"
+    simple_below: int = Field(
+        50_000, ge=0, description="subscribers below which a simple recommender may serve instead"
+    )
+    data_floor: int = Field(
+        1_000, ge=0, description="events of the target below which no model is trusted"
+    )
 
 
 def load_config(path: Path | None) -> TrainConfig:

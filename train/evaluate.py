@@ -67,6 +67,7 @@ class Verdict:
 
     table        metrics by name, of the model and each rival
     differences  model - rival in NDCG@k: mean, 95 % interval
+    serves       what may serve: the model, or a simple recommender (train.choice)
     """
 
     table: dict[str, dict[str, float]]
@@ -75,6 +76,7 @@ class Verdict:
     why: str
     users: int
     seconds: float
+    serves: str = "model"
 
 
 def judge_slice(

@@ -7,6 +7,7 @@
     tower_*.npy            item vectors in a subscriber's bag and as a candidate, and small tables
     graph.safetensors      which items go together, where that is what retrieves
     response.safetensors   what shown items earn, where there were mails to learn it from
+    simple.*               the simple recommender that serves instead, where the gate chose one
 
 No pickles. The directory appears at once, complete, by a rename; every file's hash stands in
 config.json.
@@ -30,6 +31,7 @@ from reco.models.explore import EXPLORE_FEATURES
 from reco.models.item_graph import ItemGraph
 from reco.models.item_statistics import ItemStatistics
 from reco.models.lookalike import Lookalike
+from reco.models.plain import Chosen
 from reco.models.ranker import Calibration
 from reco.models.repeat import REPEAT_FEATURES
 from reco.models.response import RESPONSE_FEATURES, Response
@@ -74,6 +76,7 @@ class Artifact:
     heads       weights named "repeat.*" and "explore.*"
     graph       None where the towers retrieve
     response    None where too few mails were there to learn from
+    chosen      None where the model itself serves
     """
 
     config: ModelConfig
@@ -84,6 +87,7 @@ class Artifact:
     lookalike: Lookalike
     graph: ItemGraph | None = None
     response: Response | None = None
+    chosen: Chosen | None = None
 
     def save(self, directory: str) -> None:
         """Write all files; readers see the directory complete or not at all.
@@ -107,6 +111,8 @@ class Artifact:
         if self.response:
             parts = {f.name: getattr(self.response, f.name) for f in fields(Response)}
             save_file(_contiguous(parts), work / "response.safetensors")
+        if self.chosen:
+            self.chosen.save(work)
         for f in fields(Towers):
             np.save(work / f"tower_{f.name}.npy", getattr(self.towers, f.name))
         (work / "items.json").write_text(json.dumps(self.item_ids))
@@ -144,6 +150,7 @@ class Artifact:
             lookalike=Lookalike(**_named(arrays, "lookalike.")),
             graph=ItemGraph(**load_file(links)) if links.is_file() else None,
             response=Response(**load_file(response)) if response.is_file() else None,
+            chosen=Chosen.load(source),
         )
 
 

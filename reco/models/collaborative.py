@@ -4,6 +4,7 @@ Takes bags of who took what, gives a score of every item for any bag. Small cata
 in closed form (EASE, Steck, WWW 2019), large ones by factors (implicit ALS, Hu et al., ICDM 2008).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,16 @@ class Collaborative:
         if bags.shape[1] <= EASE_ITEMS:
             return cls(_ease(some), None)
         return cls(None, _als(some, seed))
+
+    def arrays(self) -> dict[str, Floats]:
+        """What was learned, by name."""
+        found = {"links": self.links, "factors": self.factors}
+        return {name: array for name, array in found.items() if array is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats]) -> "Collaborative":
+        """The reverse of `arrays`."""
+        return cls(arrays.get("links"), arrays.get("factors"))
 
     def scores(self, bags: sp.csr_matrix) -> Floats:
         """Scores [users, n] of all items."""

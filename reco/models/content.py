@@ -4,8 +4,9 @@ Takes the words of the catalogue (category, brand, price band, title), gives sco
 and, for each pick, the item that it was picked for: "because you bought X". A rival of the model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,21 @@ class Content:
         return cls(
             unit_rows((found @ sp.diags(rarity)).tocsr()), np.log1p(takers).astype(np.float32)
         )
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What was learned, by name."""
+        words = self.words
+        return {
+            "popular": self.popular, "data": words.data, "indices": words.indices,
+            "indptr": words.indptr,
+        }  # fmt: skip
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Content":
+        """The reverse of `arrays`."""
+        parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+        words = sp.csr_matrix(parts, (len(arrays["popular"]), CONTENT_ROWS))
+        return cls(words, arrays["popular"])
 
     def scores(self, bags: sp.csr_matrix) -> Floats:
         """Scores [users, n]: likeness to the bag, times log popularity."""

@@ -4,7 +4,6 @@ Takes the histories of a shop, gives scorers by name: popular, frequency, collab
 Their scores are no probabilities, so slates carry 0, as those of the ladder do.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -16,59 +15,48 @@ import scipy.sparse as sp
 from reco.catalogue import Catalogue, KeyIndex
 from reco.features.history import Histories, cutoff_day
 from reco.features.pairs import Pairs, pairs
-from reco.models.collaborative import Collaborative
-from reco.models.content import Content
+from reco.models.plain import NAMES, REASONS, Plain
 from reco.models.simple import HALF_LIFE, popularity
 from reco.models.slates import Reason, Rung, Slates
 from reco.models.spectral import bag_weights
 
+__all__ = ["NAMES", "Rival", "bags_of", "rival"]
+
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
-NAMES: Final = ("popular", "frequency", "collaborative", "content")
 RECENT_DAYS: Final = 28
-REASONS: Final = {
-    "popular": Reason.POPULAR, "frequency": Reason.POPULAR,
-    "collaborative": Reason.BOUGHT_TOGETHER, "content": Reason.CATEGORY,
-}  # fmt: skip
 NEVER: Final = np.float32(-np.inf)
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A simple recommender over `rows` of a catalogue; what it leaves open is popular.
+    """A simple recommender over `rows` of a catalogue; what it leaves open is popular."""
 
-    score    bags [users, n] -> scores [users, n], 0 for what nothing speaks for
-    popular  float64 [n] recent takers
-    """
-
-    name: str
+    plain: Plain
     catalogue: Catalogue
     rows: npt.NDArray[np.int32]
     event_type: int
     repeats: bool
-    popular: npt.NDArray[np.float64]
-    scores: Callable[[sp.csr_matrix], Floats]
 
     def score(
         self, histories: Histories, as_of: datetime, k: int, *,
         allowed: Mask | None = None, novel_only: bool = False,
     ) -> Slates:  # fmt: skip
         """Best k items of each subscriber, as Scorer.score."""
-        day = cutoff_day(as_of)
-        found = pairs(histories.before(day), day, self.event_type)
-        index = KeyIndex(self.catalogue.keys[self.rows])
-        bags = bags_of(found, index, len(histories), len(self.rows))
-        scores = self.scores(bags)
-        # Popularity fills up, far below the smallest score of the recommender's own.
-        scores = scores + (self.popular / max(self.popular.max(initial=1), 1) * 1e-6).astype(
-            np.float32
-        )
+        bags = self.bags(histories, cutoff_day(as_of))
+        scores = self.plain.scores(bags)
         owner = np.repeat(np.arange(len(histories)), np.diff(bags.indptr))
         if novel_only or not self.repeats:
             scores[owner, bags.indices] = NEVER
         if allowed is not None:
             scores[:, ~allowed[self.rows]] = NEVER
         return self._slates(scores, bags, k)
+
+    def bags(self, histories: Histories, as_of_day: int) -> sp.csr_matrix:
+        """Decayed bags [users, n] as of a day."""
+        found = pairs(histories.before(as_of_day), as_of_day, self.event_type)
+        index = KeyIndex(self.catalogue.keys[self.rows])
+        return bags_of(found, index, len(histories), len(self.rows))
 
     def _slates(self, scores: Floats, bags: sp.csr_matrix, k: int) -> Slates:
         part = np.argpartition(-scores, min(k, scores.shape[1] - 1), axis=1)[:, :k]
@@ -79,7 +67,7 @@ class Rival:
         there, width = value > 0, best.shape[1]
         out.items[:, :width] = np.where(there, self.catalogue.keys[self.rows][best], 0)
         had = np.asarray(bags[np.arange(len(best))[:, None], best].todense()) > 0
-        reason = np.where(had, Reason.REPEAT, REASONS[self.name])
+        reason = np.where(had, Reason.REPEAT, REASONS[self.plain.name])
         out.reasons[:, :width] = np.where(there, reason, 0)
         out.rungs[:, :width] = np.where(there, Rung.LIVE, 0)
         return out
@@ -103,14 +91,6 @@ def rival(
     past = histories.before(as_of_day)
     takers = popularity(past, index, n, as_of_day, event_type, RECENT_DAYS)
 
-    def scores() -> Callable[[sp.csr_matrix], Floats]:
-        if name == "popular":
-            return lambda bags: np.tile(takers.astype(np.float32), (bags.shape[0], 1))
-        if name == "frequency":
-            return lambda bags: np.asarray(bags.todense(), np.float32)
-        if name == "content":
-            return Content.of(catalogue, rows, takers).scores
-        bags = bags_of(pairs(past, as_of_day, event_type), index, len(past), n)
-        return Collaborative.fit(bags).scores
-
-    return Rival(name, catalogue, rows, event_type, repeats, takers, scores())
+    bags = bags_of(pairs(past, as_of_day, event_type), index, len(past), n)
+    plain = Plain.fit(name, bags, takers, catalogue, rows)
+    return Rival(plain, catalogue, rows, event_type, repeats)

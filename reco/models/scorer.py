@@ -3,7 +3,8 @@
 Stage 1 finds candidates that are new to each subscriber by the towers; stage 2 ranks what they had
 by the repeat head and what is new by the explore head; both give calibrated probabilities, so one
 sort merges them. A subscriber with little history leans on those with a like profile. Where mails
-have taught what shown items earn (models.response), the sort is by that.
+have taught what shown items earn (models.response), the sort is by that. Where the gate chose a
+simple recommender (models.plain), its items stand in the place of both heads'.
 """
 
 from dataclasses import replace
@@ -27,6 +28,7 @@ from reco.models.response import shortlist
 from reco.models.retrieval import Retrieval
 from reco.models.slates import Reason, Rung, Slates
 from reco.models.taste import Known, Taste
+from reco.models.towers import bag_matrix
 from reco.tables import item_keys, type_code
 
 Tokens = npt.NDArray[np.uint32]
@@ -103,11 +105,17 @@ class Scorer:
         refused = (histories.flags & NO_PROFILING)[:, None] > 0
         tokens = np.where(refused, 0, histories.tokens).astype(np.uint32)
         usable = self._usable(allowed)
-        picks = self._novel(p, known, taste, tokens, usable, max(self.config.candidates, k))
+        seen = np.bincount(known.owner, minlength=len(histories)) > 0
+        count, repeats = max(self.config.candidates, k), self.config.repeats and not novel_only
+        if self.artifact.chosen is not None:
+            bags = bag_matrix(p, known, len(histories), len(self._keys))
+            picks = self.artifact.chosen.picks(bags, usable, count, drop_seen=not repeats)
+            return self._warmed(picks, known, tokens, usable), taste, seen
+        picks = self._novel(p, known, taste, tokens, usable, count)
         picks = self._warmed(picks, known, tokens, usable)
-        if self.config.repeats and not novel_only:
+        if repeats:
             picks = self._repeats(p, known, taste, usable).beside(picks)
-        return picks, taste, np.bincount(known.owner, minlength=len(histories)) > 0
+        return picks, taste, seen
 
     def _usable(self, allowed: Mask | None) -> Mask:
         """Rows of the model that may be shown: in the catalogue, and allowed."""
