@@ -14,6 +14,7 @@ from reco.campaigns.campaign import load
 from reco.campaigns.ledger import Ledger
 from reco.events.completejourney import DemoShop, convert, locate
 from reco.events.importing import import_table
+from reco.features.occasion import write_occasions
 from reco.features.online import OnlineStore
 from reco.line import Line, open_line
 from reco.models.registry import champion
@@ -105,7 +106,9 @@ def _tables(files: DemoShop) -> dict[str, Path]:
 def _features(line: Line, progress: Report) -> None:
     from train.features import run
 
-    run(line.lake, SubscriberStore(line.engine), OnlineStore(line.redis), CUT, progress)
+    store = SubscriberStore(line.engine)
+    run(line.lake, store, OnlineStore(line.redis), CUT, progress)
+    write_occasions(line.lake, store, CUT)
 
 
 def _train(line: Line, training: Path, progress: Report) -> str:

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 Doubles = npt.NDArray[np.float64]
 
@@ -32,6 +33,15 @@ class Moment:
             np.array(seconds, np.float64)[which],
             np.array([t.weekday() for t in local], np.float64)[which],
         )
+
+    @classmethod
+    def each(cls, times: pl.Series, timezone: str | None, default: str = "UTC") -> "Moment":
+        """Many moments (UTC) of one time zone, as `at` gives them one by one."""
+        local = times.dt.convert_time_zone(_zone(timezone or default, default).key)
+        parts = [part.cast(pl.Int64) for part in (local.dt.hour(), local.dt.minute())]
+        seconds = parts[0] * 3600 + parts[1] * 60 + local.dt.second()
+        weekday = local.dt.weekday() - 1  # of Polars, from 1
+        return cls(seconds.cast(pl.Float64).to_numpy(), weekday.cast(pl.Float64).to_numpy())
 
     @property
     def hour(self) -> Doubles:

@@ -107,6 +107,14 @@ class SubscriberStore:
         with self._engine.connect() as connection:
             return set(connection.exec_driver_sql(query, {"ids": list(user_ids)}).scalars())
 
+    def timezones(self) -> pl.DataFrame:
+        """Columns user_id, timezone of those whose zone is known."""
+        query = "SELECT user_id, timezone FROM subscribers WHERE timezone IS NOT NULL"
+        with self._engine.connect() as connection:
+            rows = connection.exec_driver_sql(query).all()
+        names = {"user_id": pl.String, "timezone": pl.String}
+        return pl.DataFrame([tuple(row) for row in rows], names, orient="row")
+
     def count(self) -> int:
         """Number of subscribers."""
         with self._engine.connect() as connection:
