@@ -121,12 +121,33 @@ def resume(terminal: Terminal, campaign_id: str) -> None:
 
 
 @command("preview")
-@click.argument("file", type=FILE)
-@click.option("--user", "user_id", required=True)
+@click.argument("file", required=False, type=FILE)
+@click.option("--user", "user_id")
+@click.option("--delivery", metavar="ID", help="One that was sent: Message-ID or CAMPAIGN/USER.")
 @click.option("--arm", help="Instead of the arm that the user is in.")
 @click.option("--out", type=OUT, default=Path("preview.html"), show_default=True)
-def preview(terminal: Terminal, file: Path, user_id: str, arm: str | None, out: Path) -> None:
-    """HTML, text and the decision record of one mail; nothing is sent or counted."""
+def preview(
+    terminal: Terminal,
+    file: Path | None,
+    user_id: str | None,
+    delivery: str | None,
+    arm: str | None,
+    out: Path,
+) -> None:
+    """HTML, text and decisions of one mail: FILE and --user, or --delivery for one that was sent.
+
+    What was sent is made again byte for byte. Nothing is sent or counted.
+    """
+    if delivery is not None:
+        from reco.line import open_line
+        from serve.replay import write_replay
+
+        with open_line() as line:
+            replay = write_replay(delivery, line.services, line.lake, line.engine, out)
+        terminal.summary(f"Delivery {delivery}", replay)
+        return
+    if file is None or user_id is None:
+        raise click.UsageError("Give FILE and --user, or --delivery.")
     from reco.campaigns.campaign import load
     from reco.line import open_line
     from serve.app import AppArgs

@@ -9,12 +9,14 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from reco.campaigns.variants import Chosen, in_places
 from reco.catalogue import Catalogue
 from reco.embedded import Services
 from reco.errors import RecoError
 from reco.models.slates import Rung
+from serve.archive import Archive
 from serve.chunks import (
     Assembled,
     FeatureChunk,
@@ -24,8 +26,11 @@ from serve.chunks import (
     Withheld,
 )
 from serve.gaps import repeat_gaps
+from serve.recording import records_of
 from serve.rows import lines
 from serve.workshop import Mail, Shown, Workshop
+
+log = structlog.get_logger()
 
 KEPT_CAMPAIGNS = 16
 
@@ -33,11 +38,14 @@ KEPT_CAMPAIGNS = 16
 class MailMaker:
     """Renders and assembles chunks. Threads may share it."""
 
-    def __init__(self, catalogue: Catalogue, services: Services) -> None:
+    def __init__(
+        self, catalogue: Catalogue, services: Services, archive: Archive | None = None
+    ) -> None:
+        """With an archive, mails that are for sending come with their decision records."""
         self._catalogue = catalogue
-        self._workshop = lru_cache(maxsize=KEPT_CAMPAIGNS)(
-            lambda spec: Workshop(spec, catalogue, services)
-        )
+        self._services = services
+        self._archive = archive
+        self._workshop = lru_cache(maxsize=KEPT_CAMPAIGNS)(self._open)
 
     def make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
         """The mails of a chunk, and who got none.
@@ -45,7 +53,7 @@ class MailMaker:
         Raises NotFound or TemplateError when the campaign's template cannot be used at all.
         """
         started = time.perf_counter()
-        workshop: Workshop = self._workshop(chunk.request.campaign)
+        workshop, made_of = self._workshop(chunk.request.campaign)
         popular = workshop.popular(picked.popular)
         rows = self._catalogue.index.rows(picked.slates.items)
         gaps = repeat_gaps(chunk, picked.slates)
@@ -61,6 +69,14 @@ class MailMaker:
                 broken.append(Withheld(chunk.recipients.deliveries[i], error.what))
             else:
                 made.append(i)
+        sent = chunk.request.mode is Mode.SEND
+        copy = [mail.copy for mail in mails]
+        messages = [mail.message for mail in mails]
+        records = (
+            records_of(chunk, picked, made_of, made, messages, copy, gaps, curious, self._catalogue)
+            if made_of and sent
+            else None
+        )
         render_ms = (time.perf_counter() - started) * 1e3
         recipients = chunk.recipients
         check = chunk.request.mode is Mode.CHECK
@@ -69,7 +85,7 @@ class MailMaker:
             arms=[recipients.arms[i] for i in made],
             addresses=[recipients.emails[i] for i in made],
             message_ids=[mail.message_id for mail in mails],
-            messages=[mail.message for mail in mails],
+            messages=messages,
             slates=lines(picked.slates, made),
             item_ids=[self._item_ids(rows[i]) for i in made],
             titles=[self._titles(rows[i]) for i in made] if check else [],
@@ -81,10 +97,24 @@ class MailMaker:
             rendered=[mail.rendered for mail in mails] if check else [],
             removed=picked.removed,
             copy=[
-                mail.copy + self._drawn(rows[i], picked.chances[i], recipients.segments[i])
-                for mail, i in zip(mails, made, strict=True)
+                chosen + self._drawn(rows[i], picked.chances[i], recipients.segments[i])
+                for chosen, i in zip(copy, made, strict=True)
             ],
+            records=records,
+            fates=picked.fates[made],
         )
+
+    def _open(self, spec: bytes) -> tuple[Workshop, str]:
+        """What the mails of a campaign share, and the hash under which it is kept, "" nowhere."""
+        workshop = Workshop(spec, self._catalogue, self._services)
+        if self._archive is None:
+            return workshop, ""
+        try:
+            version = workshop.template_version
+            return workshop, self._archive.keep(spec, version, self._catalogue, self._services)
+        except OSError as error:
+            log.warning("mails go without decision records", why=str(error))
+            return workshop, ""
 
     def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:
         """The slates of a chunk in words, without a mail."""

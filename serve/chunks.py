@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.showing import Rules
@@ -105,6 +106,7 @@ class Recipients:
 
     tracked    who agreed to links and pixels that tell what they did
     interests  categories that they asked for on the preference page
+    timezones  where they live (IANA); empty where no moment is asked for
     """
 
     deliveries: list[str]
@@ -116,6 +118,7 @@ class Recipients:
     tracked: list[bool]
     segments: list[str]
     interests: list[tuple[str, ...]]
+    timezones: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -165,12 +168,16 @@ class PickedChunk:
     popular  uint64 [p] keys of recent favourites, for the content block that is the same for all
     chances  float64 [n]: of each item shown to be in its place, where it was drawn; else 0
     removed  per rule the item ids that it took, in a chunk of one (Mode.CHECK): why, for people
+    candidates, fates  slates [n, w] before the rules, best first, and the rules.fates.Fate of each
     """
 
     slates: Slates
+    candidates: Slates
+    fates: npt.NDArray[np.uint8]
     popular: npt.NDArray[np.uint64]
     chances: npt.NDArray[np.float64]
     model_version: str
+    features_version: str = ""
     fallback: str = ""
     removed: dict[str, list[str]] = field(default_factory=dict)
     took_ms: dict[str, float] = field(default_factory=dict)
@@ -194,6 +201,8 @@ class Assembled:
     rendered   subject, HTML and text of each mail in Mode.CHECK, else empty
     took_ms    milliseconds of the chunk in each stage
     copy       everything that was drawn for each mail: arms of its copy, items of its places
+    records    decision records of the mails (campaigns.decisions), where they are for sending
+    fates      of the candidates of each mail (rules.fates) [m, w]
     """
 
     deliveries: list[str]
@@ -212,6 +221,8 @@ class Assembled:
     rendered: list[Rendered] = field(default_factory=list)
     removed: dict[str, list[str]] = field(default_factory=dict)
     copy: list[tuple[Chosen, ...]] = field(default_factory=list)
+    records: pa.RecordBatch | None = None
+    fates: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
     def __len__(self) -> int:
         return len(self.deliveries)
@@ -219,10 +230,13 @@ class Assembled:
     def part(self, places: Sequence[int]) -> "Assembled":
         """The mails at these places; it keeps none of the others in memory."""
         columns = {name: getattr(self, name) for name in PER_MAIL}
-        cut = {name: [column[i] for i in places] for name, column in columns.items() if column}
+        cut: dict[str, Any] = {
+            name: [column[i] for i in places] for name, column in columns.items() if column
+        }
         at = np.array(places, np.intp)
         slates = Slates(*(getattr(self.slates, f.name)[at] for f in fields(Slates)))
-        return replace(self, slates=slates, **cut)
+        records = None if self.records is None else self.records.take(pa.array(at))
+        return replace(self, slates=slates, records=records, fates=self.fates[at], **cut)
 
 
 @dataclass(frozen=True, slots=True)

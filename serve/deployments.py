@@ -8,6 +8,7 @@ Methods are plain functions, so Serve runs each call in a thread and the replica
 from reco.rules.caps import Caps
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionList
+from serve.archive import Archive
 from serve.assembling import MailMaker
 from serve.chunks import (
     Assembled,
@@ -74,7 +75,7 @@ class Renderer:
     def __init__(self, home: str) -> None:
         stores = self._stores = Stores(home)
         self._meters = Meters()
-        self._maker = MailMaker(stores.catalogue, stores.services)
+        self._maker = MailMaker(stores.catalogue, stores.services, Archive(stores.lake))
 
     def make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
         """See serve.assembling.MailMaker.make."""

@@ -21,13 +21,13 @@ from reco.features.online import OnlineStore
 from reco.models.slates import Reason, Slates
 from reco.rules.caps import Caps, Showing, first
 from reco.rules.exploring import drawn
+from reco.rules.fates import followed, settled
 from reco.rules.interests import asked_first
 from reco.rules.ladder import Keys, Pools, editorial_slates, fill, seeds_of
 from reco.rules.rules import (
     Bools,
     Bought,
     RuleContext,
-    apply,
     blocked_by,
     cut,
     trace,
@@ -73,18 +73,23 @@ class Picker:
             slates, chunk.recipients.interests, pools, self._catalogue, choice.picks
         )
         removed = self._removed(slates, context) if mode is Mode.CHECK and len(slates) == 1 else {}
-        slates = apply(slates, context)
+        considered = slates
+        slates, fates = followed(slates, context)
         explores = chunk.personal & _in(chunk, choice.explore)
         slates, chances = drawn(slates, explores, seeds)
         chosen, fallback = self._capped(chunk, slates)
-        slates = fill(slates.keep(chosen), choice.picks, pools, seeds)
+        ruled, slates = slates, fill(slates.keep(chosen), choice.picks, pools, seeds)
+        fates = settled(fates, considered, ruled, chosen, choice.picks, slates)
         # A mail with a place that was not drawn says nothing of chances.
         chances = np.where((slates.reasons == Reason.EXPLORE).all(axis=1), chances, 0.0)
         return PickedChunk(
             slates=slates,
+            candidates=considered,
+            fates=fates,
             popular=pools.popular[: choice.picks + POPULAR_BLOCK],
             chances=chances,
             model_version=scored.model_version,
+            features_version=self._popular.version,
             fallback=scored.fallback or fallback,
             removed=removed,
             took_ms=scored.took_ms | {"rules": (time.perf_counter() - started) * 1e3},
@@ -159,6 +164,7 @@ class Popular:
         self._online = online
         self._keys: Keys = np.zeros(0, np.uint64)
         self._as_of = datetime.min.replace(tzinfo=UTC)
+        self._version = ""
         self._read_at = -POPULAR_S
 
     def keys(self, as_of: datetime | None = None) -> Keys:
@@ -171,6 +177,11 @@ class Popular:
             return self._keys[:0]
         return self._keys
 
+    @property
+    def version(self) -> str:
+        """As of when the features were loaded, and the hash of their definition; "" before."""
+        return self._version
+
     def _refresh(self) -> None:
         if time.monotonic() - self._read_at >= POPULAR_S:
             self._read_at = time.monotonic()
@@ -181,3 +192,4 @@ class Popular:
                 return
             if meta is not None:
                 self._keys, self._as_of = meta.popular, meta.as_of
+                self._version = f"{meta.as_of:%Y-%m-%dT%H:%M:%SZ} {meta.schema}"

@@ -104,7 +104,9 @@ def _picks(made: Assembled) -> list[Pick]:
     ]
 
 
-def preview_page(campaign: Campaign, user_id: str, made: Assembled, services: Services) -> str:
+def preview_page(
+    campaign: Campaign, user_id: str, made: Assembled, services: Services, *, sent: bool = False
+) -> str:
     """The mail at two widths, its headers, and why each item stands in it."""
     environment = Environment(
         loader=PackageLoader("serve", ""), autoescape=True, undefined=StrictUndefined
@@ -117,6 +119,7 @@ def preview_page(campaign: Campaign, user_id: str, made: Assembled, services: Se
         made=made,
         picks=_picks(made),
         mail=mail,
+        sent=sent,
         html=inline_images(mail.html, lambda url: _picture(url, services)),
         headers=[(name, str(value)) for name, value in message.items()],
     )

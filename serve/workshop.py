@@ -69,6 +69,11 @@ class Workshop:
         clock = Link(LinkKind.IMAGE, campaign.id, "", COUNTDOWN)
         self._countdown = self._links.url(self._root, clock) if campaign.offer_ends_at else ""
 
+    @property
+    def template_version(self) -> str:
+        """Hash of the files of the template, as they were when it was compiled."""
+        return self._renderers[()].template.version
+
     def popular(self, keys: npt.NDArray[np.uint64]) -> list[ItemView]:
         """Views of recent favourites, the same for everybody, with untracked links.
 

@@ -1,8 +1,10 @@
 """The four plain stages of the graph, one after the other, without Ray."""
 
+from reco.events.lake import Lake
 from reco.rules.caps import Caps
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionList
+from serve.archive import Archive
 from serve.assembling import MailMaker
 from serve.chunks import Assembled, Request
 from serve.fresh import FreshSlates
@@ -29,7 +31,7 @@ class Stages:
         )
         self.scoring = Scoring(world.catalogue)
         self.picker = Picker(world.catalogue, world.online, Caps(client))
-        self.maker = MailMaker(world.catalogue, services)
+        self.maker = MailMaker(world.catalogue, services, Archive(Lake(services.lake)))
 
     def assemble(self, request: Request) -> Assembled:
         chunk = self.reader.read(request)

@@ -1,0 +1,186 @@
+"""Decision records: what was sent is made again byte for byte, and says why it was so."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sqlalchemy import update
+
+from reco.campaigns.decisions import DecisionLog, files, records
+from reco.campaigns.delivery import HandOff, Settled, State
+from reco.campaigns.ledger import Ledger
+from reco.database import SUBSCRIBERS
+from reco.embedded import Services
+from reco.errors import NotFound
+from reco.events.lake import Lake
+from reco.models.slates import Slates
+from reco.rules.fates import Fate, followed, settled
+from reco.rules.rules import RULES, Bought, RuleContext, apply
+from render.compile import STOCK
+from serve.chunks import Assembled, Choice, Mode, Request
+from serve.replay import write_replay
+from tests.small_shop import ITEM_COUNT, SHOP, slates_of
+from tests.small_world import MAILED, TRACKED, World, campaign, items, small_world
+from tests.stages import Stages
+
+
+@pytest.fixture
+def world(services: Services) -> Iterator[World]:
+    shutil.rmtree(Path(services.lake) / "decisions", ignore_errors=True)
+    with small_world(services) as world:
+        yield world
+
+
+def sent(world: World, arm: str = "personal", users=MAILED, **changes: object) -> Assembled:
+    """Mails of a campaign as a sender writes them down: in the ledger, and as records."""
+    wanted = campaign(**changes)
+    spec = wanted.model_dump_json().encode()
+    arms = [arm] * len(users)
+    made = Stages(world).assemble(Request(Choice.of(wanted), list(users), arms, Mode.SEND, spec))
+    with Ledger(world.services.database_url) as ledger:
+        ledger.enqueue(wanted.id, list(zip(users, arms, strict=True)))
+        fence = ledger.claim(wanted.id, 1_000).fence
+        mails = [
+            HandOff(delivery, made.message_ids[i], 1, [], [], [], len(made.messages[i]))
+            for i, delivery in enumerate(made.deliveries)
+        ]
+        ledger.hand_off(wanted.id, fence, mails)
+        accepted = [Settled(mail.user_id, State.ACCEPTED, "250") for mail in mails]
+        ledger.settle(wanted.id, fence, accepted)
+    log = DecisionLog(Lake(world.services.lake), wanted.id)
+    log.add(made.records, range(len(made)), fence)
+    log.flush()
+    return made
+
+
+def again(world: World, delivery: str, folder: Path):
+    lake = Lake(world.services.lake)
+    return write_replay(delivery, world.services, lake, world.engine, folder / "mail.html")
+
+
+@pytest.mark.parametrize(
+    ("arm", "changes"),
+    [
+        ("control", {}),
+        ("personal", {"offer_ends_at": "2030-01-01T00:00:00Z", "interests": ["aisle 1"]}),
+        ("explore", {"arms": [{"name": "explore", "weight": 1, "slate": "explore"}]}),
+        (
+            "personal",
+            {
+                "variants": {
+                    "key": "a",
+                    "slots": {"subject": {"plain": "Picks", "asking": "Hungry?"}},
+                }
+            },
+        ),
+    ],
+    ids=["editorial", "personal", "explore", "copy"],
+)
+def test_what_was_sent_is_made_again_byte_for_byte(world, tmp_path, arm, changes):
+    made = sent(world, arm, **changes)
+
+    for user in (TRACKED, "u05", "u10"):
+        i = made.deliveries.index(user)
+        by_id = again(world, made.message_ids[i], tmp_path)
+
+        assert by_id.message.read_bytes() == made.messages[i]
+        assert by_id.same
+        assert by_id == again(world, f"spring/{user}", tmp_path)
+
+
+def test_neither_catalogue_nor_profile_nor_template_of_today_is_asked(world, tmp_path):
+    folder = tmp_path / "digest"
+    shutil.copytree(STOCK / "digest", folder)
+    made = sent(world, template=str(folder))
+    changed = items().with_columns(title=pl.lit("Sold out"), price=99.0)
+    Lake(world.services.lake).write_items(changed)
+    with world.engine.begin() as connection:
+        connection.execute(update(SUBSCRIBERS).values(first_name="Somebody", email="x@y.example"))
+    (folder / "subject.jinja").write_text("Another subject")
+
+    replay = again(world, "spring/u10", tmp_path)
+
+    assert replay.message.read_bytes() == made.messages[made.deliveries.index("u10")]
+    shutil.rmtree(folder)
+    assert again(world, "spring/u10", tmp_path).same
+
+
+def test_a_version_that_is_not_kept_is_named(world, tmp_path):
+    sent(world)
+    template = again(world, "spring/u10", tmp_path).template
+    (Path(world.services.lake) / "decisions" / "templates" / f"{template}.zip").unlink()
+
+    with pytest.raises(NotFound, match=f"template of version {template} is not kept"):
+        again(world, "spring/u10", tmp_path)
+
+
+def test_the_record_tells_model_features_rungs_and_what_each_rule_took(world, tmp_path):
+    rules = {"seen": "drop", "max_per_category": 2, "frequency_cap": {"times": 1, "days": 7}}
+    first = sent(world, users=["u10"], rules=rules)
+    second = sent(world, users=["u10"], campaign_id="summer", rules=rules)
+    replay = again(world, "summer/u10", tmp_path)
+
+    fates = {line.split(":")[0]: line.rsplit(", ", 1)[1] for line in replay.candidates}
+    assert {item for item, fate in fates.items() if fate == "shown"} <= set(second.item_ids[0])
+    assert {fates[item] for item in first.item_ids[0] if item in fates} == {"capped"}
+    assert "per_category" in fates.values()
+    assert replay.features.startswith("2017-12-04T00:00:00Z ")
+    assert len(replay.template) == 16
+    assert len(replay.catalogue) == 24
+
+
+def test_who_has_no_record_is_told_so(world, tmp_path):
+    sent(world)
+
+    with pytest.raises(NotFound, match="There is no delivery"):
+        again(world, "spring/nobody", tmp_path)
+    for path in files(Lake(world.services.lake), "spring"):
+        Path(path).unlink()
+    with pytest.raises(NotFound, match="no decision record"):
+        again(world, "spring/u10", tmp_path)
+
+
+def test_the_last_attempt_counts(world):
+    lake = Lake(world.services.lake)
+    made = sent(world)
+    log = DecisionLog(lake, "spring")
+    log.add(made.records, [0, 1], 10_000_000)
+    log.flush()
+
+    assert len(files(lake, "spring")) == 2
+    assert len(records(lake, "spring")) == len(MAILED)
+    assert records(lake, "spring", made.deliveries[1])["fence"].to_list() == [10_000_000]
+
+
+def test_fates_follow_the_rules_and_change_nothing():
+    rng = np.random.default_rng(1)
+    words = [f"i{n}" for n in range(ITEM_COUNT)]
+    slates = slates_of(*([*rng.permutation(words)[:9].tolist(), "i0"] for _ in range(40)))
+    context = RuleContext(
+        SHOP, rng.random(ITEM_COUNT) < 0.2, Bought(np.zeros(0, np.uint64)), 1, 0.3
+    )
+
+    left, fates = followed(slates, context)
+
+    expected = apply(slates, context)
+    assert (left.items == expected.items).all()
+    for row in range(40):
+        kept = set(left.items[row]) - {0}
+        open_ = fates[row] == Fate.LEFT
+        assert set(slates.items[row][open_]) == kept
+    chosen = np.zeros(left.items.shape, bool)
+    chosen[:, 1] = True  # the first one is at its cap
+    final = Slates.keep(left, chosen)
+    told = settled(fates, slates, left, chosen, 1, final)
+    shown = np.take_along_axis(slates.items, (told == Fate.SHOWN).argmax(axis=1)[:, None], 1)[:, 0]
+    has = left.items[:, 1] != 0
+    assert (shown[has] == left.items[has, 1]).all()
+    capped = np.take_along_axis(slates.items, (told == Fate.CAPPED).argmax(axis=1)[:, None], 1)
+    assert (capped[has, 0] == left.items[has, 0]).all()
+
+
+def test_every_rule_has_a_fate():
+    assert {rule.__name__.upper() for rule in RULES} <= set(Fate.__members__)
