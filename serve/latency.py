@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from serve.sender import Timing
+from serve.driving import Timing
 
 SCHEMA: Final = {
     "stage": pl.String,

@@ -3,8 +3,9 @@
 Raises nothing: whatever happens to a mail is the state of its delivery.
 """
 
-import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -12,8 +13,8 @@ from typing import Final
 import structlog
 
 from reco.campaigns.campaign import Campaign
-from reco.campaigns.delivery import Settled, State
-from reco.campaigns.operators import MOST_WAIT_S, Pace, Paces, is_throttled
+from reco.campaigns.delivery import Settled, State, recipient_of
+from reco.campaigns.operators import Pace, Paces, is_throttled
 from reco.campaigns.pacing import TokenBucket, next_attempt
 from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
@@ -33,6 +34,32 @@ STATES: Final[Mapping[type[SendError], State]] = {
 }
 
 
+GROUP: Final = 64  # mails handed off at once: what a slow relay gets through in some seconds
+GROUPS_PER_S: Final = 4  # to a receiver with a rate: it gets small bursts, not one a second
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Mails that wait for nobody but each other.
+
+    pace   of the receiver that they are for; None: of all those who are written to at any speed
+    group  how many of them are handed off at once
+    """
+
+    pace: Pace | None
+    mails: Assembled
+    group: int
+
+    def turns(self) -> list[tuple[range, float]]:
+        """The places of each group, and the seconds after which it may be handed off.
+
+        Beyond MOST_WAIT_S its receiver has no place for it: it is to come back then.
+        """
+        starts = range(0, len(self.mails), self.group)
+        groups = [range(at, min(at + self.group, len(self.mails))) for at in starts]
+        return [(one, self.pace.reserve(len(one)) if self.pace else 0.0) for one in groups]
+
+
 class Outgoing:
     """Sends the mails of one campaign through one pool; lives in one event loop."""
 
@@ -50,6 +77,18 @@ class Outgoing:
         self._domain = domain_of(campaign)
         self._paces = Paces({str(name): rate for name, rate in campaign.operator_rates.items()})
         self._rate = TokenBucket(rate_per_s) if rate_per_s else None
+        self._group = max(1, min(GROUP, int(rate_per_s))) if rate_per_s else GROUP
+
+    def lanes(self, mails: Assembled) -> list[Lane]:
+        """The mails of a chunk by who may hold them up; the lane without a pace comes first."""
+        at: dict[Pace | None, list[int]] = defaultdict(list)
+        for i, address in enumerate(mails.addresses):
+            pace = self._pace(address)
+            at[pace if pace.rate_per_s is not None else None].append(i)
+        if at.keys() == {None}:
+            return [Lane(None, mails, self._group)]
+        everybody = [Lane(None, mails.part(at.pop(None, [])), self._group)]
+        return everybody + [Lane(pace, mails.part(at[pace]), self._group_of(pace)) for pace in at]
 
     def reserve(self, mails: int) -> float:
         """Take places at the campaign's rate; seconds to wait before these mails are handed off."""
@@ -64,16 +103,16 @@ class Outgoing:
         """One mail, and the state that its delivery is in now."""
         delivery = assembled.deliveries[i]
         address = assembled.addresses[i]
-        servers = self._receivers.servers(address) if self._receivers else ()
-        pace = self._paces.of(address, servers)
-        if held := await self._held_back(delivery, pace):
-            return held
+        pace = self._pace(address)
+        if (hold_s := pace.hold_s()) > 0:
+            return held_back(delivery, hold_s, "the receiver said it was too fast")
         mail_from = return_path(assembled.message_ids[i], self._domain)
-        last_look = partial(self._leavers.check, address) if self._leavers else None
+        user = recipient_of(delivery)
+        last_look = partial(self._leavers.check, address, user) if self._leavers else None
         try:
             reply = await self._pool.send(mail_from, address, assembled.messages[i], last_look)
         except Left:
-            return _held(delivery, 0.0, "Held back: the reader left meanwhile")
+            return held_back(delivery, 0.0, "the reader left meanwhile")
         except SendError as error:
             return self._refused(delivery, error, attempt, pace)
         except Exception as error:
@@ -82,14 +121,13 @@ class Outgoing:
         pace.accepted()
         return Settled(delivery, State.ACCEPTED, reply)
 
-    async def _held_back(self, delivery: str, pace: Pace) -> Settled | None:
-        """Wait for a place; a mail to an operator that is left alone comes back later."""
-        if (hold_s := pace.hold_s()) > 0:
-            return _held(delivery, hold_s, "Held back: the receiver said it was too fast")
-        if (wait_s := pace.reserve()) > MOST_WAIT_S:
-            return _held(delivery, wait_s, "Held back: the pace to this receiver")
-        await asyncio.sleep(wait_s)
-        return None
+    def _pace(self, address: str) -> Pace:
+        servers = self._receivers.servers(address) if self._receivers else ()
+        return self._paces.of(address, servers)
+
+    def _group_of(self, pace: Pace | None) -> int:
+        rate = (pace and pace.rate_per_s) or self._group
+        return max(1, min(self._group, int(rate / GROUPS_PER_S)))
 
     def _refused(self, delivery: str, error: SendError, attempt: int, pace: Pace) -> Settled:
         reply = f"{error.what} {error.why}".strip()
@@ -107,7 +145,7 @@ class Outgoing:
         return Settled(delivery, State.DEFERRED, reply, max(again, now + timedelta(seconds=hold_s)))
 
 
-def _held(delivery: str, wait_s: float, why: str) -> Settled:
+def held_back(delivery: str, wait_s: float, why: str) -> Settled:
     """Nothing was tried, so it is no attempt: it may be held back as often as it takes."""
     again = datetime.now(UTC) + timedelta(seconds=wait_s)
-    return Settled(delivery, State.DEFERRED, why, again, tried=False)
+    return Settled(delivery, State.DEFERRED, f"Held back: {why}", again, tried=False)

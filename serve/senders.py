@@ -15,11 +15,12 @@ from reco.outcomes.copy_learning import CopyLog
 from reco.rules.caps import Caps
 from reco.subscribers.mail_domains import MailDomains
 from reco.subscribers.suppression import SuppressionList
+from serve.driving import Timing
 from serve.graph import Graph
 from serve.inbound import returned_mail_of
 from serve.leavers import Leavers
 from serve.metrics import Meters
-from serve.sender import Sender, Timing
+from serve.sender import Sender
 from serve.stores import Stores
 
 
@@ -41,7 +42,8 @@ async def open_sender(
 ) -> AsyncIterator[Sender]:
     """A sender with its connections. Raises ServiceUnavailable when the relay does not answer."""
     pool = SmtpPool(order.smtp_url, campaign.connections, campaign.messages_per_connection)
-    leavers = Leavers(SuppressionList(stores.engine, stores.services.link_key))
+    suppressions = SuppressionList(stores.engine, stores.services.link_key)
+    leavers = Leavers(suppressions, stores.services.database_url)
     with Ledger(stores.services.database_url) as ledger:
         async with pool, leavers.watching():
             yield Sender(
@@ -90,10 +92,7 @@ class SenderActor:
 
     async def take_timings(self) -> list[Timing]:
         """What was measured since the last call."""
-        if self._sender is None:
-            return []
-        taken, self._sender.timings = self._sender.timings, []
-        return taken
+        return self._sender.take_timings() if self._sender is not None else []
 
     async def pid(self) -> int:
         """Process id, for operators and for the tests that kill it."""

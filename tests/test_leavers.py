@@ -119,3 +119,34 @@ async def test_who_is_suppressed_is_known_by_address_only(world):
         while not knows(leavers, "x0001@mail.example"):  # noqa: ASYNC110 - no bell rings
             await asyncio.sleep(0.01)
         assert not knows(leavers, "x0002@mail.example")
+
+
+async def test_who_withdraws_consent_or_is_erased_gets_no_mail_that_waits(world):
+    suppressions = SuppressionList(world.engine, world.services.link_key)
+    leavers = Leavers(suppressions, world.services.database_url, every_s=0.01)
+    async with leavers.watching(), asyncio.timeout(20):
+        while not leavers.listens:  # noqa: ASYNC110 - no bell rings
+            await asyncio.sleep(0.01)
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "update subscribers set consent_mail = user_id <> 'x0001' where user_id < 'x0004'"
+            )
+            connection.exec_driver_sql("delete from subscribers where user_id = 'x0002'")
+        while not {"x0001", "x0002"} <= set(left(leavers)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert left(leavers) == ["x0001", "x0002"]
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql("update subscribers set consent_mail = true")
+        while left(leavers) != ["x0002"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def left(leavers: Leavers) -> list[str]:
+    """Those of the first who may not be written to any more."""
+    found = []
+    for user in (f"x{n:04d}" for n in range(4)):
+        try:
+            leavers.check(f"{user}@mail.example", user)
+        except Left:
+            found.append(user)
+    return found

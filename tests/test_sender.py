@@ -202,7 +202,7 @@ async def test_timings_name_every_stage(post):
     async with post.sender() as sender:
         await sender.send_chunk(post.ledger.claim(post.campaign.id, 100))
 
-    stages = {timing.stage for timing in sender.timings}
+    stages = {timing.stage for timing in sender.take_timings()}
     assert stages == {"features", "scorer", "rules", "renderer", "assemble", "ledger", "smtp"}
 
 
@@ -288,6 +288,58 @@ async def test_domains_of_one_receiver_share_its_pace(post, world, smtp_sink):
     assert {"deferred"} == {rows[user]["state"] for user in USERS[5:20]}
     assert all(rows[user]["reply"].startswith("Held back") for user in USERS[12:20])
     assert {"accepted"} == {rows[user]["state"] for user in USERS[20:]}
+
+
+async def test_a_receiver_with_a_rate_holds_up_its_own_mails_only(world, smtp_sink):
+    slow = USERS[5:12]
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "update subscribers set email = user_id || '@gmail.com' where user_id = any(%s)",
+            (slow,),
+        )
+    post = Post(world, smtp_sink.url, operator_rates={"gmail": 4})
+    with post.ledger:
+        counts = await post.send_all(lease_s=1)
+
+    assert counts == {"accepted": len(MAILED), "suppressed": len(WITHHELD)}
+    order = [message.rcpt_to.partition("@")[0] for message in smtp_sink.messages]
+    assert sorted(order) == MAILED
+    assert set(order[-5:]) < set(slow)  # two of seven may be through before the others
+
+
+async def test_what_its_receiver_has_no_place_for_comes_back_and_was_no_attempt(world, smtp_sink):
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update subscribers set email = user_id || '@gmail.com'")
+    post = Post(world, smtp_sink.url, operator_rates={"gmail": 0.1})
+    with post.ledger:
+        async with post.sender() as sender:
+            claim = post.ledger.claim_these(post.campaign.id, MAILED[-9:])
+            work = asyncio.create_task(sender.send_chunk(claim))
+            while post.ledger.counts(post.campaign.id)["deferred"] < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            sender.stop()
+            await work
+        rows = post.ledger.rows(post.campaign.id).filter(pl.col("state") == "deferred")
+
+    assert rows["attempts"].to_list() == [0] * len(rows)
+    assert rows["reply"].unique().to_list() == ["Held back: the pace to this receiver"]
+    assert rows["size_bytes"].null_count() == len(rows)  # nobody said that they were about to go
+
+
+async def test_a_long_hand_off_keeps_its_lease(world, smtp_sink):
+    smtp_sink.fault("slow_reader", times=1, recipient="u10@mail.example")
+    post = Post(world, smtp_sink.url)
+    with post.ledger:
+        async with post.sender(lease_s=0.6) as sender:
+            claim = post.ledger.claim_these(post.campaign.id, ["u10", "u11"], 0.6)
+            work = asyncio.create_task(sender.send_chunk(claim))
+            while not work.done():
+                found = post.ledger.recover(post.campaign.id)
+                assert (found.requeued, found.uncertain) == (0, 0)
+                await asyncio.sleep(0.02)
+        counts = post.ledger.counts(post.campaign.id)
+
+    assert counts["accepted"] == 2
 
 
 async def test_a_mail_is_given_up_by_its_own_attempts_however_old_the_campaign(post, smtp_sink):

@@ -30,6 +30,7 @@ class State(StrEnum):
     claimed      queued        released, or the lease ran out
     claimed      suppressed    opted out or on the suppression list, seen after the claim
     claimed      failed        no mail can be made for it
+    claimed      deferred      its receiver is left alone for now, or has no place for it soon
     claimed      handing_off   committed BEFORE the first byte of the mail is sent
     handing_off  accepted      the server said 250
     handing_off  deferred      4xx, or the connection was lost before the body

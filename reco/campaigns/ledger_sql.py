@@ -84,7 +84,7 @@ HAND_OFF: Final = SQL("""
 SETTLE: Final = SQL("""
     update deliveries d
     set state = o.state, reply = o.reply, next_at = o.next_at, lease_until = null,
-        attempts = d.attempts - (not o.tried)::int,
+        attempts = d.attempts - (not o.tried and d.state = 'handing_off')::int,
         settled_at = case when o.state <> 'deferred' then now() end
     from unnest(
         %(users)s::text[], %(states)s::text[], %(replies)s::text[], %(times)s::timestamptz[],
@@ -92,7 +92,7 @@ SETTLE: Final = SQL("""
     ) as o (user_id, state, reply, next_at, tried)
     where d.campaign_id = %(campaign)s and d.user_id = o.user_id and d.fence = %(fence)s
         and (d.state, o.state) in (
-            ('claimed', 'suppressed'), ('claimed', 'failed'),
+            ('claimed', 'suppressed'), ('claimed', 'failed'), ('claimed', 'deferred'),
             ('handing_off', 'accepted'), ('handing_off', 'deferred'),
             ('handing_off', 'failed'), ('handing_off', 'uncertain'),
             ('uncertain', 'accepted'), ('uncertain', 'failed')
@@ -103,6 +103,17 @@ SETTLE: Final = SQL("""
 RELEASE: Final = SQL("""
     update deliveries set state = 'queued', lease_until = null
     where campaign_id = %(campaign)s and fence = %(fence)s and state = 'claimed'
+""")
+
+RENEW: Final = SQL("""
+    with held as materialized (
+        select user_id from deliveries
+        where campaign_id = %(campaign)s and fence = %(fence)s and lease_until is not null
+            and state in ('claimed', 'handing_off')
+        order by user_id for update skip locked
+    )
+    update deliveries d set lease_until = now() + make_interval(secs => %(lease_s)s)
+    from held where d.campaign_id = %(campaign)s and d.user_id = held.user_id
 """)
 
 RECOVER: Final = SQL("""

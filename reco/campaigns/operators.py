@@ -8,6 +8,7 @@ again is left alone for longer. The others go on as if nothing had happened. For
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from reco.campaigns.pacing import TokenBucket
@@ -37,6 +38,7 @@ CLEAN: Final = 100  # accepted mails after which the rate grows by a tenth
 _THROTTLED: Final = re.compile(r"(?<!\d)421(?!\d)|(?<![\d.])4\.7\.\d")
 
 
+@lru_cache(maxsize=65_536)
 def operator_of(domain: str, servers: tuple[str, ...] = ()) -> str:
     """Who takes the mail of a domain: by its servers (MX) where they are known, else by name."""
     domain = domain.casefold()
@@ -76,19 +78,19 @@ class Pace:
         """Seconds for which it is left alone; 0 when it may be written to."""
         return max(0.0, self._paused_until - self._clock())
 
-    def reserve(self) -> float:
-        """Take a place; seconds to wait before using it.
+    def reserve(self, mails: int = 1) -> float:
+        """Take places for so many mails; seconds to wait before using them.
 
         Beyond MOST_WAIT_S no place is taken; it is the time after which to ask again, one after
         the other.
         """
         if self._bucket is None or self._rate is None:
             return 0.0
-        if (wait_s := self._bucket.reserve()) <= MOST_WAIT_S:
+        if (wait_s := self._bucket.reserve(mails)) <= MOST_WAIT_S:
             return wait_s
-        self._bucket.reserve(-1.0)
+        self._bucket.reserve(-mails)
         now = self._clock()
-        self._last_turn = max(self._last_turn, now + MOST_WAIT_S) + 1 / self._rate
+        self._last_turn = max(self._last_turn, now + MOST_WAIT_S) + mails / self._rate
         return self._last_turn - now
 
     def accepted(self) -> None:

@@ -33,6 +33,7 @@ from serve.app import AppArgs
 from serve.campaign import run
 from serve.running import application
 from tests.bench.campaign_world import ITEMS, RECORDS, campaign, shop, smtp_sink
+from tests.bench.cpu_use import watched
 from tests.bench.peers_campaign import plain_script, prebuilt
 from train import precompute
 
@@ -42,7 +43,8 @@ HTML_BYTES = 25_000  # of the plain script's mails
 
 def measured(spec: Campaign, services: Services, senders: int) -> dict[str, object]:
     """One campaign, told on the terminal stage by stage."""
-    summary = run(spec, services, senders=senders)
+    with watched(services.home) as use:
+        summary = run(spec, services, senders=senders)
     with Ledger(services.database_url) as ledger:
         rows = ledger.rows(spec.id)
     accepted = rows["accepted_at"].drop_nulls().sort()
@@ -62,8 +64,12 @@ def measured(spec: Campaign, services: Services, senders: int) -> dict[str, obje
             f"  {stage.stage:10} p50 {stage.p50_ms:7.1f} ms  p95 {stage.p95_ms:7.1f} ms a chunk "
             f"{stage.mean_recipient_ms * 1e3:7.1f} us a recipient"
         )
+    spent = {kind: us / summary.accepted for kind, us in use.cpu_us().items()}
+    told = ", ".join(f"{kind} {us:.0f}" for kind, us in spent.items() if us >= 1)
+    print(f"  CPU {sum(spent.values()):.0f} us a mail: {told}", flush=True)
     return {
         "mails": summary.accepted,
+        "cpu_us": spent,
         "fresh_share": fresh,
         "per_s": sent_per_s,
         "run_per_s": summary.mails_per_s,

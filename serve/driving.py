@@ -1,0 +1,194 @@
+"""Sends the mails of one lane: hand off -> SMTP -> settle, group by group.
+
+Takes finished mails of a claim; what was handed off is never sent again from here, whatever comes.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.delivery import HandOff, Settled, State, recipient_of
+from reco.campaigns.ledger import Ledger
+from reco.campaigns.operators import MOST_WAIT_S
+from reco.campaigns.smtp import SmtpPool
+from reco.errors import RecoError
+from reco.features.history import day_of
+from reco.outcomes.copy_learning import CopyLog
+from reco.outcomes.returned import Delivered, ReturnedMail
+from reco.rules.caps import Caps
+from serve.chunks import Assembled, Choice
+from serve.metrics import Meters
+from serve.outgoing import Lane, Outgoing, held_back
+from serve.picking import showing_of
+from serve.rows import lines
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds that a chunk of so many recipients spent in a stage."""
+
+    stage: str
+    took_ms: float
+    recipients: int
+
+
+@dataclass(slots=True)
+class Clock:
+    """Timings of one sender, for its driver and for the dashboard."""
+
+    meters: Meters
+    timings: list[Timing] = field(default_factory=list)
+
+    def note(self, stage: str, started: float, recipients: int) -> None:
+        """A stage that began at `started` of time.perf_counter is over."""
+        took_ms = (time.perf_counter() - started) * 1e3
+        self.timings.append(Timing(stage, took_ms, recipients))
+        self.meters.stage(stage, took_ms, recipients)
+
+
+@dataclass(frozen=True, slots=True)
+class Driving:
+    """Everything that sending a lane needs; `stopping` ends it before its next group."""
+
+    campaign: Campaign
+    ledger: Ledger
+    outgoing: Outgoing
+    pool: SmtpPool
+    caps: Caps
+    clock: Clock
+    stopping: asyncio.Event
+    lease_s: float
+    returned: ReturnedMail | None = None
+    copy_log: CopyLog | None = None
+
+    async def drive(self, fence: int, lane: Lane, attempts: Mapping[str, int]) -> None:
+        """Send group by group; who is not handed off when the sender is stopped goes back."""
+        mails, turns, begun = lane.mails, lane.turns(), time.monotonic()
+        outcomes = await self._put_off(fence, mails, turns)
+        released: Sequence[int] = ()
+        for places, turn_s in turns:
+            if turn_s > MOST_WAIT_S:
+                continue
+            wait_s = max(begun + turn_s - time.monotonic(), self.outgoing.reserve(len(places)))
+            if await self._stops_within(wait_s):
+                put_off = {outcome.user_id for outcome in outcomes if not outcome.tried}
+                rest = range(places.start, len(mails))
+                released = [i for i in rest if mails.deliveries[i] not in put_off]
+                await asyncio.to_thread(self.ledger.release, self.campaign.id, fence)
+                break
+            ours = await self._make_durable(fence, mails, places)
+            mine = [i for i in places if mails.deliveries[i] in ours]
+            outcomes += await self._send(fence, mails, mine, attempts)
+        await self._after(mails, outcomes, released)
+
+    async def _put_off(
+        self, fence: int, mails: Assembled, turns: Sequence[tuple[range, float]]
+    ) -> list[Settled]:
+        """Mails that their receiver has no place for soon come back later."""
+        late = [
+            held_back(mails.deliveries[i], turn_s, "the pace to this receiver")
+            for places, turn_s in turns
+            if turn_s > MOST_WAIT_S
+            for i in places
+        ]
+        await self._settle(fence, late)
+        return late
+
+    async def _stops_within(self, wait_s: float) -> bool:
+        """Wait; whether the sender was told to stop by then."""
+        if wait_s > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), wait_s)
+        return self.stopping.is_set()
+
+    async def _make_durable(self, fence: int, mails: Assembled, places: Sequence[int]) -> set[str]:
+        """Write down that these mails are about to be sent; gives whose may be."""
+        started = time.perf_counter()
+        if self.copy_log is not None and any(mails.copy):
+            copy = {mails.deliveries[i]: mails.copy[i] for i in places}
+            await asyncio.to_thread(self.copy_log.record, self.campaign, copy)
+        ours = await asyncio.to_thread(
+            self.ledger.hand_off, self.campaign.id, fence, hand_offs(mails, places), self.lease_s
+        )
+        self.clock.note("ledger", started, len(places))
+        return ours
+
+    async def _send(
+        self, fence: int, assembled: Assembled, mine: Sequence[int], attempts: Mapping[str, int]
+    ) -> list[Settled]:
+        """Send mails that were handed off and write down what became of them."""
+        started = time.perf_counter()
+        sends = [self.outgoing.send(assembled, i, attempts[assembled.deliveries[i]]) for i in mine]
+        outcomes = await asyncio.gather(*sends)
+        await self._settle(fence, outcomes)
+        self.clock.note("smtp", started, len(mine))
+        return outcomes
+
+    async def _settle(self, fence: int, outcomes: Sequence[Settled]) -> None:
+        if outcomes:
+            await asyncio.to_thread(self.ledger.settle, self.campaign.id, fence, outcomes)
+            self.clock.meters.outcomes(outcome.state.value for outcome in outcomes)
+
+    async def _after(
+        self, assembled: Assembled, outcomes: Sequence[Settled], released: Sequence[int]
+    ) -> None:
+        """Give back the showings of mails not sent; notice a relay that takes nothing more."""
+        states = {outcome.user_id: outcome.state for outcome in outcomes}
+        failed = [i for i, d in enumerate(assembled.deliveries) if states.get(d) is State.FAILED]
+        unsent = [*failed, *released]
+        showing = showing_of(Choice.of(self.campaign), day_of(self.campaign.now()))
+        if unsent and showing is not None:
+            users = [recipient_of(assembled.deliveries[i]) for i in unsent]
+            items = lines(assembled.slates, unsent).items
+            try:
+                await asyncio.to_thread(self.caps.release, showing, users, items)
+            except RecoError as error:
+                log.warning("showings are not given back", why=str(error))
+        if self.returned is not None:
+            await asyncio.to_thread(self._tell, self.returned, assembled, outcomes)
+        counts = Counter(states.values())
+        if states and counts[State.DEFERRED] == len(states):
+            await self.pool.open()
+
+    def _tell(
+        self, returned: ReturnedMail, assembled: Assembled, outcomes: Sequence[Settled]
+    ) -> None:
+        """A refusal while sending counts like a bounce: the dead address is suppressed."""
+        replies = {o.user_id: o.reply for o in outcomes if o.state is State.FAILED}
+        for i, delivery in enumerate(assembled.deliveries):
+            if delivery in replies:
+                mid, address = assembled.message_ids[i], assembled.addresses[i]
+                mail = Delivered(self.campaign.id, delivery, mid, address)
+                try:
+                    returned.refused(mail, replies[delivery])
+                except (RecoError, SQLAlchemyError) as error:
+                    log.warning("a refusal is not acted on", why=str(error))
+
+
+def hand_offs(mails: Assembled, places: Sequence[int]) -> list[HandOff]:
+    """What the ledger keeps of each mail at these places."""
+    slates = lines(mails.slates, places)
+    rungs = slates.rungs.max(axis=1, initial=0).tolist()
+    shown = slates.items != 0
+    return [
+        HandOff(
+            user_id=mails.deliveries[i],
+            message_id=mails.message_ids[i],
+            rung=rungs[row],
+            items=mails.item_ids[i],
+            scores=np.round(slates.scores[row][shown[row]].astype(np.float64), 6).tolist(),
+            reasons=slates.reasons[row][shown[row]].tolist(),
+            size_bytes=len(mails.messages[i]),
+        )
+        for row, i in enumerate(places)
+    ]
