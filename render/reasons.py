@@ -28,13 +28,18 @@ _GAPS: Final = (
 )
 
 
-def reason_sentence(reason: int, category: str = "", gap_days: float | None = None) -> str:
+def reason_sentence(
+    reason: int, category: str = "", gap_days: float | None = None, bought: str = ""
+) -> str:
     """The sentence of a Reason, without a full stop; "" for NONE.
 
     `category` is named where it is the reason; `gap_days`, the usual time between two purchases of
-    the item, makes a repeat "You buy this about every two weeks".
+    the item, makes a repeat "You buy this about every two weeks"; `bought` is the title of what the
+    item goes with.
     """
     why = Reason(reason)
+    if why is Reason.BOUGHT_TOGETHER and bought:
+        return f"Because you bought {bought}"
     if why is Reason.REPEAT and gap_days is not None and gap_days > 0:
         gap = next((words for days, words in _GAPS if gap_days <= days), "")
         return f"You buy this {gap}" if gap else "You buy this now and then"

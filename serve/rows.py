@@ -1,6 +1,7 @@
 """Some recipients of a chunk on their own, and results put back in their places."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,8 @@ def spread(histories: Histories, mask: Bools) -> Histories:
 def lines(slates: Slates, rows: Sequence[int]) -> Slates:
     """Slates of the recipients at these positions."""
     at = np.array(rows, np.intp)
-    return Slates(slates.items[at], slates.scores[at], slates.reasons[at], slates.rungs[at])
+    why = None if slates.because is None else slates.because[at]
+    return Slates(slates.items[at], slates.scores[at], slates.reasons[at], slates.rungs[at], why)
 
 
 def placed(slates: Slates, mask: Bools, others: Slates) -> Slates:
@@ -44,7 +46,13 @@ def placed(slates: Slates, mask: Bools, others: Slates) -> Slates:
         column = getattr(slates, name).copy()
         column[mask] = getattr(others, name)
         columns.append(column)
-    return Slates(*columns)
+    out = Slates(*columns)
+    if others.because is None:
+        return out
+    because = np.zeros(out.items.shape, np.uint64) if slates.because is None else slates.because
+    because = because.copy()
+    because[mask] = others.because
+    return replace(out, because=because)
 
 
 def _offsets(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

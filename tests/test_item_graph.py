@@ -14,6 +14,7 @@ from reco.models.item_graph import SMOOTH_WEIGHT, ItemGraph
 from reco.models.retrieval import Retrieval
 from reco.models.scorer import Scorer
 from reco.models.taste import Known, Taste
+from reco.models.towers import bag_matrix
 from tests.model_world import DAY, START, artifact_of, catalogue_of, histories_of
 
 NOW = START + timedelta(days=DAY)
@@ -84,7 +85,8 @@ def test_it_retrieves_the_best_of_what_is_new_and_may_be_shown(tmp_path: Path) -
     usable = np.arange(300) % 2 == 0
 
     retrieval = Retrieval.of(artifact.towers, artifact.graph)
-    found = retrieval.find(p, known, taste, np.zeros((3, 1), np.uint32), 8, usable)
+    bags = bag_matrix(p, known, 3, 300)
+    found = retrieval.find(bags, known, taste, np.zeros((3, 1), np.uint32), 8, usable)
 
     scores = graph.scores(known, 3)
     scores[known.owner, known.row] = -1

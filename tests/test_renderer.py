@@ -213,3 +213,5 @@ def test_a_repeat_says_how_often(days, shown):
 
 def test_a_category_is_named_without_shouting():
     assert reason_sentence(Reason.CATEGORY, "PRODUCE") == "Because you often buy produce"
+    together = reason_sentence(Reason.BOUGHT_TOGETHER, bought="Green Tea, 20 ct")
+    assert together == "Because you bought Green Tea, 20 ct"

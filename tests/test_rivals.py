@@ -1,15 +1,18 @@
 """Each simple recommender does what its name says, behind the signature of the Scorer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from reco.features.pairs import pairs
 from reco.models import collaborative
+from reco.models.because import because
 from reco.models.collaborative import Collaborative
 from reco.models.content import Content
 from reco.models.rivals import NAMES, rival
-from reco.models.slates import Reason
+from reco.models.slates import Reason, Slates
 from tests.model_world import DAY, catalogue_of, histories_of
 from tests.test_scorer import NOW, had
 
@@ -69,4 +72,6 @@ def test_content_finds_the_like_and_says_because_of_what() -> None:
     like = np.flatnonzero(CATALOGUE.category == CATALOGUE.category[7])
 
     assert scores[like].mean() > 3 * scores.mean()
-    assert content.because(bags, np.array([[like[-1], 7, -1]], np.int32))[0].tolist() == [7, -1, -1]
+    picks = np.array([[like[-1], 7, -1]], np.int32)
+    slates = replace(Slates.empty(1, 3), reasons=np.full((1, 3), Reason.BOUGHT_TOGETHER, np.uint8))
+    assert because(slates, picks, bags, content.likeness)[0].tolist() == [7, -1, -1]

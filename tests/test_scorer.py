@@ -1,11 +1,15 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from reco.features.history import NO_PROFILING, Histories
+from reco.features.pairs import pairs
+from reco.models.because import MOST
 from reco.models.scorer import Scorer
 from reco.models.slates import Reason, Rung, Slates
+from reco.models.spectral import bag_weights
 from tests.model_world import DAY, artifact_of, catalogue_of, histories_of
 
 CATALOGUE = catalogue_of(1_500)
@@ -51,6 +55,31 @@ def test_repeats_say_so_and_novel_only_has_none(scorer: Scorer, histories: Histo
         assert (both.reasons[user] == Reason.REPEAT).tolist() == repeated
         assert not seen & set(novel.items[user].tolist())
     assert (both.reasons == Reason.REPEAT).any()
+
+
+def test_a_pick_that_goes_with_the_history_names_what_they_took(histories: Histories) -> None:
+    """The item whose vector, by its weight in the history, speaks most for the pick."""
+    model = artifact_of(CATALOGUE)
+    few = np.arange(128) < 6  # directions, so that some vectors are near each other
+    towers = replace(model.towers, taken=model.towers.taken * few, item=model.towers.item * few)
+    model = replace(model, towers=towers)
+    slates = Scorer(model, CATALOGUE, "v1").score(histories, NOW, 200, novel_only=True)
+    assert slates.because is not None
+    together = slates.reasons == Reason.BOUGHT_TOGETHER
+
+    assert together.any()
+    assert not slates.because[~together].any()
+    for user, place in np.argwhere(together & (slates.because != 0)).tolist():
+        assert int(slates.because[user, place]) in had(histories, user)
+    user, place = np.argwhere(together)[0].tolist()
+    seen = np.unique(histories.take(user, user + 1).records["item"])
+    assert len(seen) <= MOST
+    p = pairs(histories.take(user, user + 1), DAY)
+    weight = bag_weights(p.decayed[:, 1])
+    pick = CATALOGUE.index.rows(slates.items[user, place : place + 1])
+    row = CATALOGUE.index.rows(p.item)
+    speaks = weight * (model.towers.taken[row] @ model.towers.item[pick[0]])
+    assert slates.because[user, place] == p.item[speaks.argmax()]
 
 
 def test_a_shop_without_repeats_never_shows_what_they_had(histories: Histories) -> None:

@@ -194,7 +194,8 @@ class Reference:
         count = min(self.problem.config.ranker.candidates, self.problem.items)
         features, labels = [], []
         for c in self.sample():
-            found = retrieval.find(c.pairs, c.known, c.taste, c.tokens, count)
+            bags = self.bags[c.start : c.stop]
+            found = retrieval.find(bags, c.known, c.taste, c.tokens, count)
             owner = np.repeat(np.arange(c.stop - c.start), count)
             rows = explore_matrix(found, c.taste, self.statistics)
             happened = cells(self.labels, owner + c.start, found.row.ravel()) * found.valid.ravel()

@@ -54,6 +54,15 @@ class Collaborative:
         assert self.factors is not None
         return _solve(bags, self.factors) @ self.factors.T
 
+    def likeness(
+        self, taken: npt.NDArray[np.int32], weight: Floats, picks: npt.NDArray[np.int32]
+    ) -> Floats:
+        """How much each taken item speaks for each pick [taken, picks] (models.because)."""
+        if self.links is not None:
+            return weight[:, None] * self.links[taken][:, picks]
+        assert self.factors is not None
+        return weight[:, None] * (self.factors[taken] @ self.factors[picks].T)
+
 
 def _ease(bags: sp.csr_matrix) -> Floats:
     gram = (bags.T @ bags).toarray().astype(np.float64)

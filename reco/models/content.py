@@ -63,16 +63,9 @@ class Content:
         likeness = (unit_rows((bags @ self.words).tocsr()) @ self.words.T).toarray()
         return np.asarray(likeness * (self.popular + OWN), np.float32)
 
-    def because(self, bags: sp.csr_matrix, picks: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """The row of the taken item that is most like each pick [users, k]; -1 for none."""
-        out = np.full(picks.shape, -1, np.int32)
-        for user in range(len(picks)):
-            had = bags.indices[bags.indptr[user] : bags.indptr[user + 1]]
-            mine = np.flatnonzero(picks[user] >= 0)
-            if len(had) and len(mine):
-                like = (self.words[picks[user, mine]] @ self.words[had].T).toarray()
-                like[picks[user, mine][:, None] == had] = -1  # itself explains nothing
-                best = like.argmax(axis=1)
-                found = like[np.arange(len(mine)), best] > 0
-                out[user, mine] = np.where(found, had[best], -1)
-        return out
+    def likeness(
+        self, taken: npt.NDArray[np.int32], weight: Floats, picks: npt.NDArray[np.int32]
+    ) -> Floats:
+        """How much each taken item speaks for each pick [taken, picks] (models.because)."""
+        alike = (self.words[taken] @ self.words[picks].T).toarray()
+        return np.asarray(weight[:, None] * alike, np.float32)

@@ -22,11 +22,12 @@ from reco.models.ranker import Calibration
 from reco.models.slates import Reason
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int32]
 Arrays = dict[str, npt.NDArray[Any]]
 NAMES: Final = ("popular", "frequency", "content", "collaborative")  # simplest first
 REASONS: Final = {
     "popular": Reason.POPULAR, "frequency": Reason.POPULAR,
-    "collaborative": Reason.BOUGHT_TOGETHER, "content": Reason.CATEGORY,
+    "collaborative": Reason.BOUGHT_TOGETHER, "content": Reason.BOUGHT_TOGETHER,
 }  # fmt: skip
 ARRAYS, FACTS, POPULAR = "simple.safetensors", "simple.json", "recent_takers"  # in an artifact
 FAINT: Final = np.float32(1e-6)  # of popularity, which fills up below a recommender's own scores
@@ -69,6 +70,14 @@ class Plain:
             own = np.maximum(Collaborative.from_arrays(self.arrays).scores(bags), 0)
         found: Floats = own + FAINT * share
         return found
+
+    def likeness(self, taken: Rows, weight: Floats, picks: Rows) -> Floats:
+        """How much each taken item speaks for each pick [taken, picks] (models.because)."""
+        if self.name == "content":
+            return Content.from_arrays(self.arrays).likeness(taken, weight, picks)
+        if self.name == "collaborative":
+            return Collaborative.from_arrays(self.arrays).likeness(taken, weight, picks)
+        return np.zeros((len(taken), len(picks)), np.float32)
 
 
 def logits(scores: Floats) -> Floats:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 
-from reco.features.pairs import Pairs
 from reco.models.explore import NEVER, Candidates, retrieve, strongest
 from reco.models.item_graph import ItemGraph
 from reco.models.taste import Known, Taste
@@ -32,11 +32,14 @@ class Retrieval:
         return cls(towers, torch.from_numpy(towers.item).to(device), graph)
 
     def find(
-        self, p: Pairs, known: Known, taste: Taste, tokens: npt.NDArray[np.uint32], count: int,
-        usable: npt.NDArray[np.bool_] | None = None,
+        self, bags: sp.csr_matrix, known: Known, taste: Taste, tokens: npt.NDArray[np.uint32],
+        count: int, usable: npt.NDArray[np.bool_] | None = None,
     ) -> Candidates:  # fmt: skip
-        """Up to `count` candidates of each subscriber of a chunk; `usable` masks the items."""
-        users = self.towers.users(p, known, taste, tokens)
+        """Up to `count` candidates of each subscriber of a chunk; `usable` masks the items.
+
+        `bags` [n, items] are decayed (models.towers.bag_matrix), `known` the pairs within them.
+        """
+        users = self.towers.users(bags, taste, tokens)
         hidden = np.float32(0) if usable is None else np.where(usable, np.float32(0), NEVER)
         if self.graph is None:
             bias = (self.towers.bias + hidden).astype(np.float32)

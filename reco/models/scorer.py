@@ -14,12 +14,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 
 from reco.catalogue import Catalogue, KeyIndex
 from reco.features.history import NO_PROFILING, Histories, cutoff_day
 from reco.features.pairs import Pairs, pairs
 from reco.models.artifact import Artifact
+from reco.models.because import because
 from reco.models.explore import EXPLORE_FEATURES, Candidates, explore_matrix
 from reco.models.picks import NO, Mask, Picks
 from reco.models.ranker import Head
@@ -75,15 +77,23 @@ class Scorer:
         Places for which nothing is left stay empty. Without any history the rung is LOOKALIKE.
         The best are the most probable, or those that earn most where mails have taught it.
         """
-        picks, taste, seen = self.candidates(
+        picks, taste, bags = self.candidates(
             histories, as_of, k, allowed=allowed, novel_only=novel_only
         )
+        seen = np.diff(bags.indptr) > 0
         rungs = np.where(seen, Rung.LIVE, Rung.LOOKALIKE).astype(np.uint8)
-        if self.artifact.response is None:
-            return picks.best(k, self._keys, rungs)
-        picks = shortlist(picks, k)
-        value = self.artifact.response.value(picks, taste, self._stats)
-        return picks.best(k, self._keys, rungs, value)
+        value = None
+        if self.artifact.response is not None:
+            picks = shortlist(picks, k)
+            value = self.artifact.response.value(picks, taste, self._stats)
+        return self._explained(picks.best(k, self._keys, rungs, value), bags)
+
+    def _explained(self, slates: Slates, bags: sp.csr_matrix) -> Slates:
+        """With the taken item that each pick goes with, by what chose it."""
+        by = self.artifact.chosen.plain if self.artifact.chosen else self._towers
+        row = because(slates, self._index.rows(slates.items), bags, by.likeness)
+        key = np.where(row >= 0, self._keys[row], 0).astype(np.uint64)
+        return replace(slates, because=key)
 
     def by_probability(self) -> "Scorer":
         """The same model, which ranks by what subscribers take by themselves."""
@@ -95,8 +105,11 @@ class Scorer:
     def candidates(
         self, histories: Histories, as_of: datetime, k: int, *,
         allowed: Mask | None = None, novel_only: bool = False,
-    ) -> tuple[Picks, Taste, Mask]:  # fmt: skip
-        """All that may be shown to each of n subscribers, their taste, and who has a history."""
+    ) -> tuple[Picks, Taste, sp.csr_matrix]:  # fmt: skip
+        """All that may be shown to each of n subscribers, their taste, and what they took.
+
+        The last is their decayed bags [n, items].
+        """
         day = cutoff_day(as_of)
         histories = histories.before(day)
         p = pairs(histories, day, self._type)
@@ -105,17 +118,16 @@ class Scorer:
         refused = (histories.flags & NO_PROFILING)[:, None] > 0
         tokens = np.where(refused, 0, histories.tokens).astype(np.uint32)
         usable = self._usable(allowed)
-        seen = np.bincount(known.owner, minlength=len(histories)) > 0
+        bags = bag_matrix(p, known, len(histories), len(self._keys))
         count, repeats = max(self.config.candidates, k), self.config.repeats and not novel_only
         if self.artifact.chosen is not None:
-            bags = bag_matrix(p, known, len(histories), len(self._keys))
             picks = self.artifact.chosen.picks(bags, usable, count, drop_seen=not repeats)
-            return self._warmed(picks, known, tokens, usable), taste, seen
-        picks = self._novel(p, known, taste, tokens, usable, count)
+            return self._warmed(picks, known, tokens, usable), taste, bags
+        picks = self._novel(bags, known, taste, tokens, usable, count)
         picks = self._warmed(picks, known, tokens, usable)
         if repeats:
             picks = self._repeats(p, known, taste, usable).beside(picks)
-        return picks, taste, seen
+        return picks, taste, bags
 
     def _usable(self, allowed: Mask | None) -> Mask:
         """Rows of the model that may be shown: in the catalogue, and allowed."""
@@ -123,10 +135,11 @@ class Scorer:
         return there if allowed is None else there & allowed[np.maximum(self._catalogue_row, 0)]
 
     def _novel(
-        self, p: Pairs, known: Known, taste: Taste, tokens: Tokens, usable: Mask, count: int
-    ) -> Picks:
+        self, bags: sp.csr_matrix, known: Known, taste: Taste, tokens: Tokens, usable: Mask,
+        count: int,
+    ) -> Picks:  # fmt: skip
         """Candidates that are new to each subscriber, by the explore head."""
-        found = self._retrieval.find(p, known, taste, tokens, count, usable)
+        found = self._retrieval.find(bags, known, taste, tokens, count, usable)
         owner = np.repeat(np.arange(len(found.row)), found.row.shape[1])
         features = explore_matrix(found, taste, self._stats)
         calibration = self.config.explore_calibration

@@ -42,12 +42,14 @@ class Slates:
     scores   float32 [n, k] calibrated probability of the target in the horizon, 0..1
     reasons  uint8 [n, k]   Reason
     rungs    uint8 [n, k]   Rung
+    because  uint64 [n, k]  key of what they took that a pick goes with, 0 for none; None: not asked
     """
 
     items: npt.NDArray[np.uint64]
     scores: npt.NDArray[np.float32]
     reasons: npt.NDArray[np.uint8]
     rungs: npt.NDArray[np.uint8]
+    because: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -66,11 +68,13 @@ class Slates:
         """Places in another order: `order` [n, m] holds old places; -1 leaves a place empty."""
         rows = np.arange(len(self))[:, None]
         keep = order >= 0
+        why = self.because
         return Slates(
             items=np.where(keep, self.items[rows, order], 0).astype(np.uint64),
             scores=np.where(keep, self.scores[rows, order], 0).astype(np.float32),
             reasons=np.where(keep, self.reasons[rows, order], 0).astype(np.uint8),
             rungs=np.where(keep, self.rungs[rows, order], 0).astype(np.uint8),
+            because=None if why is None else np.where(keep, why[rows, order], 0).astype(np.uint64),
         )
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> "Slates":

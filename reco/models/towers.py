@@ -15,6 +15,7 @@ from reco.models.spectral import bag_weights, unit
 from reco.models.taste import MIDDLE, Known, Taste
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,15 @@ class Towers:
     profile: Floats
     activity: Floats
 
-    def users(self, p: Pairs, known: Known, taste: Taste, tokens: npt.NDArray[np.uint32]) -> Floats:
-        """Unit vectors float32 [n, d] of a chunk of n subscribers."""
-        bag = unit(bag_matrix(p, known, len(taste.user), len(self.taken)) @ self.taken)
+    def users(self, bags: sp.csr_matrix, taste: Taste, tokens: npt.NDArray[np.uint32]) -> Floats:
+        """Unit vectors float32 [n, d] of a chunk of n subscribers, by their decayed bags."""
+        bag = unit(bags @ self.taken)
         profile = self.profile[(tokens % len(self.profile)).astype(np.int64)].sum(axis=1)
         return unit(bag + profile + taste.user @ self.activity.T)
+
+    def likeness(self, taken: Rows, weight: Floats, picks: Rows) -> Floats:
+        """How much each taken item speaks for each pick [taken, picks] (models.because)."""
+        return weight[:, None] * (self.taken[taken] @ self.item[picks].T)
 
 
 def bag_matrix(p: Pairs, known: Known, n: int, items: int) -> sp.csr_matrix:

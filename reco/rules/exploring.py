@@ -4,6 +4,8 @@ Takes slates after the rules, gives the same candidates in a random order with t
 stand in its place: without chances a log says nothing of another policy (experiments.off_policy).
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,7 +34,7 @@ def drawn(
     reasons = np.where(who[:, None] & (mixed.items != 0), np.uint8(Reason.EXPLORE), mixed.reasons)
     count = there.sum(axis=1)
     chances = np.where(who & (count > 0), 1 / np.maximum(count, 1), 0.0)
-    return Slates(mixed.items, mixed.scores, reasons, mixed.rungs), chances
+    return replace(mixed, reasons=reasons), chances
 
 
 def _mixed(seeds: npt.NDArray[np.uint64], places: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

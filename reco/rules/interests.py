@@ -36,7 +36,11 @@ def asked_first(
             column[i, end:] = 0
         items[i, : len(asked)], scores[i, : len(asked)] = asked, 0
         reasons[i, : len(asked)], rungs[i, : len(asked)] = Reason.ASKED, Rung.POPULAR
-    return Slates(items, scores, reasons, rungs)
+    why = slates.because
+    if why is not None:
+        why = why.copy()
+        why[wanted] = 0  # who is cold has taken nothing that a pick goes with
+    return Slates(items, scores, reasons, rungs, why)
 
 
 def _popular_in(categories: Sequence[str], pools: Pools, catalogue: Catalogue, k: int) -> Keys:

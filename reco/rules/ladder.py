@@ -87,6 +87,7 @@ def _climb(slates: Slates, pool: Keys, rung: Rung, reason: Reason) -> Slates:
         scores=slates.scores,
         reasons=np.where(new, np.uint8(reason), slates.reasons),
         rungs=np.where(new, np.uint8(rung), slates.rungs),
+        because=slates.because,  # 0 in empty places
     )
 
 
