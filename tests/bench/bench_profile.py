@@ -36,7 +36,7 @@ from reco.features.online import OnlineStore
 from reco.models.scorer import Scorer
 from reco.settings import Settings
 from serve.chunks import Assembled, Choice, Request
-from serve.sender import hand_offs
+from serve.driving import hand_offs
 from tests.bench.campaign_world import ITEMS, campaign, shop, smtp_sink
 from tests.model_world import catalogue_of
 from tests.small_world import World
@@ -88,7 +88,7 @@ def _chunks(line: Line, numbers: range) -> None:
 def _durable(ledger: Ledger, campaign_id: str, users: list[str], assembled: Assembled) -> int:
     ledger.enqueue(campaign_id, [(user, "personal") for user in users])
     fence = ledger.claim(campaign_id, CHUNK).fence
-    ledger.hand_off(campaign_id, fence, hand_offs(assembled))
+    ledger.hand_off(campaign_id, fence, hand_offs(assembled, range(len(assembled))))
     return fence
 
 
