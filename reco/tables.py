@@ -135,6 +135,11 @@ def cap_key(user_id: str) -> str:
     return f"reco:c:{user_id}"
 
 
+def contact_key(user_id: str) -> str:
+    """Mails written to a subscriber lately: minute and delivery of each (reco.rules.contact)."""
+    return f"reco:m:{user_id}"
+
+
 FEATURES_META_KEY: Final = "reco:meta:features"  # JSON: as_of, schema hash, subscribers
 CHAMPION_KEY: Final = "reco:meta:champion"  # JSON: version, directory of the artifact
 PROFILES_KEY: Final = "reco:meta:profiles"  # until when changed profiles are in the rows, ISO 8601

@@ -101,6 +101,14 @@ class Withheld:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A recipient whose mail is made later, when the time `until` (UTC) has come."""
+
+    delivery: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Recipients:
     """Who is written to, as columns of n; "" stands for what is not known.
 
@@ -133,6 +141,7 @@ class FeatureChunk:
     fresh      precomputed slates [n, w] of the current model; empty places where there are none
     now        the clock of this chunk, UTC
     fallback   why histories or fresh slates could not be read, else ""
+    waiting    who is in their quiet hours
     """
 
     request: Request
@@ -143,6 +152,7 @@ class FeatureChunk:
     fresh: Slates
     now: datetime
     fallback: str = ""
+    waiting: list[Waiting] = field(default_factory=list)
     took_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -196,8 +206,9 @@ class Assembled:
 
     messages   whole messages with CRLF line ends, as they go behind DATA
     slates     what each mail shows [m, picks]; item_ids and titles the same in words
-               (titles in Mode.CHECK only)
+               (titles in Mode.CHECK only, and so are those of what they bought, "" for none)
     broken     recipients whose mail could not be rendered, and why
+    waiting    recipients whose mail is made later
     rendered   subject, HTML and text of each mail in Mode.CHECK, else empty
     took_ms    milliseconds of the chunk in each stage
     copy       everything that was drawn for each mail: arms of its copy, items of its places
@@ -218,9 +229,11 @@ class Assembled:
     model_version: str
     fallback: str
     took_ms: dict[str, float]
+    bought: list[list[str]] = field(default_factory=list)
     rendered: list[Rendered] = field(default_factory=list)
     removed: dict[str, list[str]] = field(default_factory=dict)
     copy: list[tuple[Chosen, ...]] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
     records: pa.RecordBatch | None = None
     fates: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
@@ -250,3 +263,4 @@ class Recommended:
     model_version: str
     fallback: str
     took_ms: dict[str, float]
+    bought: list[list[str]] = field(default_factory=list)  # titles of what picks go with, or ""

@@ -6,6 +6,7 @@ Methods are plain functions, so Serve runs each call in a thread and the replica
 """
 
 from reco.rules.caps import Caps
+from reco.rules.contact import Contacts
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionList
 from serve.archive import Archive
@@ -18,6 +19,7 @@ from serve.chunks import (
     Request,
     ScoredChunk,
 )
+from serve.contact import Contact
 from serve.fresh import FreshSlates
 from serve.metrics import Meters
 from serve.past import Past
@@ -40,6 +42,7 @@ class Features:
             FreshSlates(stores.redis),
             Segments(stores.catalogue),
             Past(stores.redis),
+            Contact(Contacts(stores.redis)),
         )
 
     def read(self, request: Request) -> FeatureChunk:

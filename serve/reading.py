@@ -29,6 +29,7 @@ from serve.chunks import (
     Withheld,
     candidates,
 )
+from serve.contact import Contact
 from serve.fresh import FreshSlates
 from serve.past import Past
 from serve.rows import spread
@@ -55,6 +56,7 @@ class Reader:
         fresh: FreshSlates,
         segments: Segments,
         past: Past,
+        contact: Contact,
     ) -> None:
         self._subscribers = subscribers
         self._suppressions = suppressions
@@ -62,6 +64,7 @@ class Reader:
         self._fresh = fresh
         self._segments = segments
         self._past = past
+        self._contact = contact
 
     def read(self, request: Request) -> FeatureChunk:
         """Recipients who may be written to, with their histories and fresh slates.
@@ -73,7 +76,8 @@ class Reader:
         started = time.perf_counter()
         users = [recipient_of(delivery) for delivery in request.deliveries]
         people = self._subscribers.get(users)
-        reasons = self._reasons(request, people)
+        reasons, waiting = self._contact.sort(request, people, self._reasons(request, people))
+        held = {one.delivery for one in waiting}
         kept = [i for i, reason in enumerate(reasons) if not reason]
         audience = _Audience(
             [request.deliveries[i] for i in kept],
@@ -91,13 +95,14 @@ class Reader:
             withheld=[
                 Withheld(delivery, why)
                 for delivery, why in zip(request.deliveries, reasons, strict=True)
-                if why
+                if why and delivery not in held
             ],
             personal=personal,
             histories=histories,
             fresh=fresh,
             now=now,
             fallback=fallback,
+            waiting=waiting,
             took_ms={"features": (time.perf_counter() - started) * 1e3},
         )
 
@@ -169,6 +174,7 @@ class _Audience:
             languages=[(p.language or "") if p else "" for p in self.people],
             tracked=[p.consent_tracking if p else False for p in self.people],
             segments=segments,
+            timezones=[(p.timezone or "") if p else "" for p in self.people],
             interests=[
                 interests_of(p) if p and wanted else ()
                 for p, wanted in zip(self.people, personal, strict=True)

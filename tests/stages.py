@@ -2,11 +2,13 @@
 
 from reco.events.lake import Lake
 from reco.rules.caps import Caps
+from reco.rules.contact import Contacts
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionList
 from serve.archive import Archive
 from serve.assembling import MailMaker
 from serve.chunks import Assembled, Request
+from serve.contact import Contact
 from serve.fresh import FreshSlates
 from serve.past import Past
 from serve.picking import Picker
@@ -28,6 +30,7 @@ class Stages:
             FreshSlates(client),
             Segments(world.catalogue),
             Past(client),
+            Contact(Contacts(client)),
         )
         self.scoring = Scoring(world.catalogue)
         self.picker = Picker(world.catalogue, world.online, Caps(client))

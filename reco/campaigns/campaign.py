@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from reco.campaigns.conditions import Condition, matches
 from reco.campaigns.fields import of_profile, of_profile_or_feature
 from reco.campaigns.showing import Rules
-from reco.campaigns.timing import WarmUp, Window
+from reco.campaigns.timing import MessageCap, QuietHours, WarmUp, Window
 from reco.campaigns.typed import Address, Id, Line, Rate, Share, Strict, Time
 from reco.campaigns.variants import Variants
 from reco.campaigns.yaml_config import read_config
@@ -135,6 +135,8 @@ class Campaign(Strict):
     operator_rates: dict[Literal["gmail", "microsoft", "yahoo", "apple", "other"], Rate] = Field(
         {}, description="mails/s of each sender to all domains of a large receiver"
     )
+    message_cap: MessageCap | None = Field(None, description="mails to one, from all campaigns")
+    quiet_hours: QuietHours | None = Field(None, description="of the recipient's own day")
     warm_up: WarmUp | None = Field(None, description="daily quota of a new sending domain")
     limits: Limits = Limits()
 

@@ -1,11 +1,23 @@
 """When a campaign may send, and how much in a day."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from reco.campaigns.typed import Strict, Time
 from reco.errors import ConfigError
+
+
+def _known_zone(name: str) -> str:
+    if _zone(name) is None:
+        raise ValueError("expected a time zone such as Europe/Berlin")
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class Window(Strict):
@@ -30,6 +42,51 @@ class Window(Strict):
         if self.duration_s is not None:
             ends.append(started_at + timedelta(seconds=self.duration_s))
         return min(ends, default=None)
+
+
+class MessageCap(Strict):
+    """At most `times` mails in `days` to one subscriber, from all campaigns together."""
+
+    times: int = Field(gt=0)
+    days: int = Field(gt=0, le=366)
+
+
+class QuietHours(Strict):
+    """Nobody is written to between these times of their own day; the mail waits until they end."""
+
+    starts: time
+    ends: time
+    timezone: Zone = Field("UTC", description="of those of whom none is known")
+
+    @model_validator(mode="after")
+    def _differ(self) -> "QuietHours":
+        if self.starts == self.ends:
+            raise ValueError("starts and ends are the same time")
+        return self
+
+    def until(self, now: datetime, zone: str = "") -> datetime | None:
+        """When the quiet hours end (UTC) for somebody in a time zone; None outside of them."""
+        there = now.astimezone(_zone(zone) or _zone(self.timezone))
+        clock = there.replace(tzinfo=None).time()
+        over_night = self.starts > self.ends
+        quiet = (
+            clock >= self.starts or clock < self.ends
+            if over_night
+            else self.starts <= clock < self.ends
+        )
+        if not quiet:
+            return None
+        day = there.date() + timedelta(days=over_night and clock >= self.starts)
+        return datetime.combine(day, self.ends, there.tzinfo).astimezone(UTC)
+
+
+@lru_cache(maxsize=1_024)
+def _zone(name: str) -> ZoneInfo | None:
+    """A time zone; None for a name that is none: profiles hold what people typed."""
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 class WarmUp(Strict):
