@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.decisions import DecisionLog
 from reco.campaigns.delivery import HandOff, Settled, State, recipient_of
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.operators import MOST_WAIT_S
@@ -24,6 +25,7 @@ from reco.features.history import day_of
 from reco.outcomes.copy_learning import CopyLog
 from reco.outcomes.returned import Delivered, ReturnedMail
 from reco.rules.caps import Caps
+from reco.rules.contact import Contacts
 from serve.chunks import Assembled, Choice
 from serve.metrics import Meters
 from serve.outgoing import Lane, Outgoing, held_back
@@ -70,6 +72,8 @@ class Driving:
     lease_s: float
     returned: ReturnedMail | None = None
     copy_log: CopyLog | None = None
+    contacts: Contacts | None = None
+    decisions: DecisionLog | None = None
 
     async def drive(self, fence: int, lane: Lane, attempts: Mapping[str, int]) -> None:
         """Send group by group; who is not handed off when the sender is stopped goes back."""
@@ -89,7 +93,7 @@ class Driving:
             ours = await self._make_durable(fence, mails, places)
             mine = [i for i in places if mails.deliveries[i] in ours]
             outcomes += await self._send(fence, mails, mine, attempts)
-        await self._after(mails, outcomes, released)
+        await self._after(fence, mails, outcomes, released)
 
     async def _put_off(
         self, fence: int, mails: Assembled, turns: Sequence[tuple[range, float]]
@@ -139,13 +143,36 @@ class Driving:
             await asyncio.to_thread(self.ledger.settle, self.campaign.id, fence, outcomes)
             self.clock.meters.outcomes(outcome.state.value for outcome in outcomes)
 
+    def give_back(self, deliveries: Sequence[str]) -> None:
+        """These mails are not sent, and count for no message cap."""
+        if self.contacts is not None and deliveries:
+            users = [recipient_of(delivery) for delivery in deliveries]
+            try:
+                self.contacts.release(self.campaign.id, users, deliveries)
+            except RecoError as error:
+                log.warning("mails are not given back", why=str(error))
+
+    def _record(self, fence: int, assembled: Assembled, outcomes: Sequence[Settled]) -> None:
+        """Keep why the mails that were handed to the relay are as they are."""
+        tried = {outcome.user_id for outcome in outcomes if outcome.tried}
+        places = [i for i, delivery in enumerate(assembled.deliveries) if delivery in tried]
+        if self.decisions is not None and assembled.records is not None and places:
+            self.decisions.add(assembled.records, places, fence)
+
     async def _after(
-        self, assembled: Assembled, outcomes: Sequence[Settled], released: Sequence[int]
+        self,
+        fence: int,
+        assembled: Assembled,
+        outcomes: Sequence[Settled],
+        released: Sequence[int],
     ) -> None:
         """Give back the showings of mails not sent; notice a relay that takes nothing more."""
+        await asyncio.to_thread(self._record, fence, assembled, outcomes)
         states = {outcome.user_id: outcome.state for outcome in outcomes}
         failed = [i for i, d in enumerate(assembled.deliveries) if states.get(d) is State.FAILED]
         unsent = [*failed, *released]
+        if unsent:
+            await asyncio.to_thread(self.give_back, [assembled.deliveries[i] for i in unsent])
         showing = showing_of(Choice.of(self.campaign), day_of(self.campaign.now()))
         if unsent and showing is not None:
             users = [recipient_of(assembled.deliveries[i]) for i in unsent]

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.decisions import DecisionLog
 from reco.campaigns.delivery import Claim, Settled, State, Suppressed
 from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.receivers import Receivers
@@ -18,6 +19,7 @@ from reco.campaigns.warmup import Quota
 from reco.outcomes.copy_learning import CopyLog
 from reco.outcomes.returned import ReturnedMail
 from reco.rules.caps import Caps
+from reco.rules.contact import Contacts
 from serve.chunks import Assembled, Choice, Request
 from serve.driving import Clock, Driving, Timing
 from serve.leases import Leases
@@ -29,6 +31,7 @@ CHUNK: Final = 256  # recipients of a claim
 IN_FLIGHT: Final = 3  # chunks: one is assembled, one is sent, one is settled
 CLAIMED_S: Final = 10  # what a sender with a rate claims is sent within so many seconds
 IDLE_S: Final = 0.1
+QUIET: Final = "quiet_hours"
 
 Assemble = Callable[[Request], Awaitable[Assembled]]
 
@@ -52,6 +55,8 @@ class Sender:
         quota: Quota | None = None,
         leavers: Leavers | None = None,
         receivers: Receivers | None = None,
+        contacts: Contacts | None = None,
+        decisions: DecisionLog | None = None,
     ) -> None:
         self._campaign = campaign
         self._spec = campaign.model_dump_json().encode()
@@ -80,6 +85,8 @@ class Sender:
             lease_s=lease_s,
             returned=returned,
             copy_log=copy_log,
+            contacts=contacts,
+            decisions=decisions,
         )
 
     def take_timings(self) -> list[Timing]:
@@ -166,14 +173,21 @@ class Sender:
         return assembled
 
     def _close(self, fence: int, assembled: Assembled) -> None:
-        """End the deliveries of those who get no mail."""
+        """End the deliveries of those who get no mail, and put off those of whom it is night."""
         campaign_id = self._campaign.id
+        if assembled.waiting:
+            late = [
+                Settled(w.delivery, State.DEFERRED, QUIET, w.until, tried=False)
+                for w in assembled.waiting
+            ]
+            self._ledger.settle(campaign_id, fence, late)
         if assembled.withheld:
             rows = [Suppressed(w.delivery, w.reason) for w in assembled.withheld]
             self._ledger.suppress(campaign_id, fence, rows)
         if assembled.broken:
             failed = [Settled(w.delivery, State.FAILED, w.reason) for w in assembled.broken]
             self._ledger.settle(campaign_id, fence, failed)
+            self._driving.give_back([w.delivery for w in assembled.broken])
             self._meters.outcomes(State.FAILED.value for _ in failed)
 
 

@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from reco.campaigns.campaign import Campaign
+from reco.campaigns.decisions import DecisionLog
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
 from reco.campaigns.warmup import Quota
 from reco.outcomes.copy_learning import CopyLog
 from reco.rules.caps import Caps
+from reco.rules.contact import Contacts
 from reco.subscribers.mail_domains import MailDomains
 from reco.subscribers.suppression import SuppressionList
 from serve.driving import Timing
@@ -44,8 +46,9 @@ async def open_sender(
     pool = SmtpPool(order.smtp_url, campaign.connections, campaign.messages_per_connection)
     suppressions = SuppressionList(stores.engine, stores.services.link_key)
     leavers = Leavers(suppressions, stores.services.database_url)
+    decisions = DecisionLog(stores.lake, campaign.id)
     with Ledger(stores.services.database_url) as ledger:
-        async with pool, leavers.watching():
+        async with pool, leavers.watching(), decisions.watching():
             yield Sender(
                 campaign,
                 graph.assemble,
@@ -60,6 +63,8 @@ async def open_sender(
                 copy_log=CopyLog(stores.engine),
                 leavers=leavers,
                 receivers=None if stores.services.outbox else Receivers(MailDomains()),
+                contacts=Contacts(stores.redis),
+                decisions=decisions,
             )
 
 

@@ -1,6 +1,7 @@
 """One sender on real stores and a real relay: every fault ends in the right state."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -8,15 +9,20 @@ from email import message_from_bytes
 
 import polars as pl
 import pytest
+from sqlalchemy import update
 
+from reco.campaigns.decisions import DecisionLog, files, records
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
+from reco.database import DELIVERIES, SUBSCRIBERS
 from reco.embedded import Services
 from reco.errors import ServiceUnavailable
+from reco.events.lake import Lake
 from reco.features.history import day_of
 from reco.outcomes.returned import ReturnedMail
 from reco.rules.caps import Caps
+from reco.rules.contact import Contacts
 from reco.subscribers.mail_domains import MailDomains
 from reco.subscribers.suppression import SuppressionList, SuppressionReason
 from serve.chunks import Assembled, Choice, Request
@@ -29,6 +35,7 @@ from tests.small_world import MAILED, USERS, WITHHELD, World, campaign, small_wo
 from tests.smtpd import SmtpSink
 from tests.stages import Stages
 
+ONE_A_WEEK = {"times": 1, "days": 7}
 CAPPED = {"frequency_cap": {"times": 1, "days": 7}}
 
 
@@ -60,6 +67,7 @@ class Post:
                 pool,
                 Caps(self.world.online._redis),
                 Meters(),
+                contacts=Contacts(self.world.online._redis),
                 **more,
             )
 
@@ -404,3 +412,63 @@ def test_an_order_shows_no_password_of_the_relay():
     order = SenderOrder("/srv", "smtp://shop:hunter2@relay", b"{}", 15.0, None, 300.0)
 
     assert "hunter2" not in repr(order)
+
+
+async def test_who_had_enough_mails_gets_no_other_and_a_failed_one_does_not_count(
+    post, smtp_sink, world
+):
+    smtp_sink.fault("mailbox_unavailable", times=1, recipient="u10@mail.example")
+    await post.send_all()
+
+    with (second := Post(world, smtp_sink.url, id="second", message_cap=ONE_A_WEEK)).ledger:
+        counts = await second.send_all()
+        rows = second.ledger.rows("second").filter(pl.col("reply") == "message_cap")
+
+    assert counts == {"accepted": 1, "suppressed": len(USERS) - 1}
+    assert rows["user_id"].to_list() == [user for user in MAILED if user != "u10"]
+
+
+async def test_a_mail_waits_for_the_morning_of_its_reader(world, smtp_sink):
+    now = datetime.now(UTC)
+    night = {
+        "starts": f"{now - timedelta(hours=2):%H:%M}",
+        "ends": f"{now + timedelta(hours=2):%H:%M}",
+    }
+    with world.engine.begin() as connection:
+        asleep = SUBSCRIBERS.c.user_id == "u10"
+        connection.execute(update(SUBSCRIBERS).values(timezone="Asia/Tokyo"))
+        connection.execute(update(SUBSCRIBERS).where(asleep).values(timezone="UTC"))
+    with (post := Post(world, smtp_sink.url, quiet_hours=night)).ledger:
+        counts = await post.send_all()
+        (late,) = (
+            post.ledger.rows(post.campaign.id).filter(pl.col("state") == "deferred").to_dicts()
+        )
+
+        assert counts == {"accepted": len(MAILED) - 1, "deferred": 1, "suppressed": len(WITHHELD)}
+        assert (late["user_id"], late["reply"], late["attempts"]) == ("u10", "quiet_hours", 0)
+        due = post.ledger.next_due(post.campaign.id)
+        assert now + timedelta(minutes=118) <= due <= now + timedelta(hours=2)
+        with world.engine.begin() as connection:
+            connection.execute(update(SUBSCRIBERS).values(timezone="Asia/Tokyo"))
+            connection.execute(
+                update(DELIVERIES).where(DELIVERIES.c.user_id == "u10").values(next_at=now)
+            )
+        async with post.sender() as sender:
+            await sender.send_chunk(post.ledger.claim(post.campaign.id, 10))
+
+    assert recipients(smtp_sink) == MAILED
+
+
+async def test_every_mail_that_was_tried_leaves_a_decision_record(post, smtp_sink, world):
+    lake = Lake(world.services.lake)
+    shutil.rmtree(lake.path("decisions", "records"), ignore_errors=True)
+    log = DecisionLog(lake, post.campaign.id)
+
+    async with log.watching():
+        await post.send_all(decisions=log)
+
+    found = records(lake, post.campaign.id)
+    rows = post.ledger.rows(post.campaign.id).filter(pl.col("state") == "accepted")
+    assert found.sort("delivery")["delivery"].to_list() == MAILED
+    assert found.sort("delivery")["fence"].to_list() == rows["fence"].to_list()
+    assert len(files(lake, post.campaign.id)) == 1

@@ -5,8 +5,10 @@ decisions/records/<campaign>/. What many mails share (configuration, template, c
 there once, under the hash of its content (`made_of`, serve.archive).
 """
 
+import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Final
@@ -25,6 +27,7 @@ log = structlog.get_logger()
 
 FOLDER: Final = "decisions"
 GROUP: Final = 4_096  # records a file, while mails come fast
+FLUSH_S: Final = 5.0  # after which fewer are written too
 MOST_WAITING: Final = 50_000  # then the lake has been away for long, and the oldest are given up
 _ROWS: Final = pa.list_(pa.int32())
 _CODES: Final = pa.list_(pa.uint8())
@@ -53,6 +56,7 @@ DECISIONS: Final = pa.schema(
         pa.field("reasons", _CODES),  # models.slates.Reason
         pa.field("rungs", _CODES),  # models.slates.Rung
         pa.field("gaps", pa.list_(pa.int16())),  # usual days between two purchases
+        pa.field("bought", _ROWS),  # of what they took that a pick goes with, -1 none
         pa.field("popular", _ROWS),  # what the block of favourites drew from
         # Considered, best first.
         pa.field("candidates", _ROWS),
@@ -89,6 +93,22 @@ class DecisionLog:
             full = sum(map(len, self._waiting)) >= GROUP
         if full:
             self.flush()
+
+    @asynccontextmanager
+    async def watching(self, every_s: float = FLUSH_S) -> AsyncIterator[None]:
+        """Write what waits now and then, and at the end."""
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(every_s)
+                await asyncio.to_thread(self.flush)
+
+        task = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.to_thread(self.flush)
 
     def flush(self) -> None:
         """Write what waits. A lake that does not take it keeps it waiting, and no mail."""
