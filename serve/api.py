@@ -97,7 +97,7 @@ def _mail_routes(v1: APIRouter, door: Door) -> None:
             text=mail.text,
             headers={name: str(value) for name, value in headers.items()},
             arm=made.arms[0],
-            picks=calls.picks(made.slates, 0, made.item_ids[0], made.titles[0]),
+            picks=calls.picks(made.slates, 0, made.item_ids[0], made.titles[0], made.bought[0]),
             removed={rule: tuple(items) for rule, items in made.removed.items()},
             model=made.model_version,
             fallback=made.fallback,

@@ -25,7 +25,7 @@ from serve.chunks import (
     Recommended,
     Withheld,
 )
-from serve.gaps import repeat_gaps
+from serve.gaps import bought_rows, repeat_gaps, titles_of
 from serve.recording import records_of
 from serve.rows import lines
 from serve.workshop import Mail, Shown, Workshop
@@ -57,14 +57,15 @@ class MailMaker:
         popular = workshop.popular(picked.popular)
         rows = self._catalogue.index.rows(picked.slates.items)
         gaps = repeat_gaps(chunk, picked.slates)
+        bought = bought_rows(picked.slates, self._catalogue)
         curious = chunk.personal & (picked.slates.rungs > Rung.LIVE).all(axis=1)
+        shown = list(map(Shown, rows, picked.slates.reasons, gaps, bought, curious.tolist()))
         mails: list[Mail] = []
         made: list[int] = []
         broken: list[Withheld] = []
         for i in range(len(chunk.recipients)):
             try:
-                shown = Shown(rows[i], picked.slates.reasons[i], gaps[i], bool(curious[i]))
-                mails.append(workshop.mail(chunk.recipients, i, shown, chunk.now, popular))
+                mails.append(workshop.mail(chunk.recipients, i, shown[i], chunk.now, popular))
             except RecoError as error:
                 broken.append(Withheld(chunk.recipients.deliveries[i], error.what))
             else:
@@ -73,7 +74,9 @@ class MailMaker:
         copy = [mail.copy for mail in mails]
         messages = [mail.message for mail in mails]
         records = (
-            records_of(chunk, picked, made_of, made, messages, copy, gaps, curious, self._catalogue)
+            records_of(
+                chunk, picked, made_of, made, messages, copy, gaps, bought, curious, self._catalogue
+            )
             if made_of and sent
             else None
         )
@@ -89,6 +92,7 @@ class MailMaker:
             slates=lines(picked.slates, made),
             item_ids=[self._item_ids(rows[i]) for i in made],
             titles=[self._titles(rows[i]) for i in made] if check else [],
+            bought=[titles_of(bought[i], self._catalogue) for i in made] if check else [],
             withheld=chunk.withheld,
             broken=broken,
             model_version=picked.model_version,
@@ -120,11 +124,13 @@ class MailMaker:
     def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:
         """The slates of a chunk in words, without a mail."""
         rows = self._catalogue.index.rows(picked.slates.items)
+        bought = bought_rows(picked.slates, self._catalogue)
         return Recommended(
             user_ids=chunk.recipients.user_ids,
             slates=picked.slates,
             item_ids=[self._item_ids(line) for line in rows],
             titles=[self._titles(line) for line in rows],
+            bought=[titles_of(line, self._catalogue) for line in bought],
             model_version=picked.model_version,
             fallback=picked.fallback,
             took_ms=chunk.took_ms | picked.took_ms,

@@ -48,7 +48,7 @@ async def recommend(asked: Asked, body: RecommendRequest) -> RecommendResponse:
         users=tuple(
             UserPicks(
                 user_id=found.user_ids[i],
-                picks=picks(found.slates, i, found.item_ids[i], found.titles[i]),
+                picks=picks(found.slates, i, found.item_ids[i], found.titles[i], found.bought[i]),
             )
             for i in places
         ),
@@ -75,7 +75,7 @@ async def send(asked: Asked, body: SendRequest) -> SendResponse:
 
 
 def picks(
-    slates: Slates, i: int, item_ids: Sequence[str], titles: Sequence[str]
+    slates: Slates, i: int, item_ids: Sequence[str], titles: Sequence[str], bought: Sequence[str]
 ) -> tuple[Pick, ...]:
     """The slate of recipient i as the API shows it."""
     return tuple(
@@ -84,7 +84,7 @@ def picks(
             title=titles[j],
             rank=j + 1,
             score=round(float(slates.scores[i, j]), 6),
-            reason=reason_sentence(int(slates.reasons[i, j])),
+            reason=reason_sentence(int(slates.reasons[i, j]), bought=bought[j]),
             rung=Rung(int(slates.rungs[i, j])).name.lower(),
         )
         for j, item_id in enumerate(item_ids)

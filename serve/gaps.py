@@ -1,8 +1,12 @@
-"""How often a recipient buys an item, for the sentence that says why it is in the mail."""
+"""What the sentence names that says why an item is in the mail.
+
+How often a recipient buys it, and what they took that it goes with.
+"""
 
 import numpy as np
 import numpy.typing as npt
 
+from reco.catalogue import Catalogue
 from reco.features.history import Histories, cutoff_day
 from reco.features.pairs import pairs
 from reco.models.slates import Reason, Slates
@@ -24,6 +28,20 @@ def repeat_gaps(chunk: FeatureChunk, slates: Slates) -> npt.NDArray[np.int64]:
         histories = some(chunk.histories, wanted)
         gaps[wanted] = _gaps(histories, cutoff_day(chunk.now), slates.items[wanted])
     return np.where(repeats, gaps, 0)
+
+
+def bought_rows(slates: Slates, catalogue: Catalogue) -> npt.NDArray[np.int32]:
+    """Catalogue row of what they took that each pick goes with [n, k]; -1 for none."""
+    if slates.because is None:
+        return np.full(slates.items.shape, -1, np.int32)
+    together = slates.reasons == Reason.BOUGHT_TOGETHER
+    return np.where(together, catalogue.index.rows(slates.because), -1).astype(np.int32)
+
+
+def titles_of(rows: npt.NDArray[np.int32], catalogue: Catalogue) -> list[str]:
+    """Titles of rows, "" for -1."""
+    titles = catalogue.frame["title"]
+    return [titles[row] or "" if row >= 0 else "" for row in rows.tolist()]
 
 
 def _gaps(

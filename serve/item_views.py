@@ -25,10 +25,15 @@ class ItemViews:
         self._bare = lru_cache(maxsize=65_536)(self._view)
         self._reason = lru_cache(maxsize=65_536)(reason_sentence)
 
-    def of(self, row: int, reason: int, gap_days: int = 0, url: str = "") -> ItemView:
-        """The view of a row, with the reason to show it and the link to follow (untracked: "")."""
-        view = self._bare(row)
-        return view.because(self._reason(reason, view.category, gap_days or None), url)
+    def of(
+        self, row: int, reason: int, gap_days: int = 0, bought: int = -1, url: str = ""
+    ) -> ItemView:
+        """The view of a row, with the reason to show it and the link to follow (untracked: "").
+
+        `bought` is the row of what they took that it goes with.
+        """
+        view, with_it = self._bare(row), self._bare(bought).title if bought >= 0 else ""
+        return view.because(self._reason(reason, view.category, gap_days or None, with_it), url)
 
     def _view(self, row: int) -> ItemView:
         item = self._catalogue.frame.row(row, named=True)

@@ -97,11 +97,15 @@ class Pick:
 def _picks(made: Assembled) -> list[Pick]:
     slates = made.slates
     columns = (slates.reasons[0].tolist(), slates.rungs[0].tolist(), slates.scores[0].tolist())
-    rows = zip(made.item_ids[0], made.titles[0], *columns, strict=False)
+    bought = made.bought[0] if made.bought else [""] * len(made.titles[0])
+    rows = zip(made.item_ids[0], made.titles[0], bought, *columns, strict=False)
     return [
-        Pick(item_id, title, reason_sentence(reason) or "no reason", Rung(rung).name.lower(), score)
-        for item_id, title, reason, rung, score in rows
-    ]
+        Pick(
+            item_id, title, reason_sentence(reason, bought=taken) or "no reason",
+            Rung(rung).name.lower(), score,
+        )
+        for item_id, title, taken, reason, rung, score in rows
+    ]  # fmt: skip
 
 
 def preview_page(

@@ -39,6 +39,7 @@ def records_of(
     messages: Sequence[bytes],
     copy: Sequence[tuple[Chosen, ...]],
     gaps: npt.NDArray[np.int64],
+    bought: npt.NDArray[np.int32],
     curious: npt.NDArray[np.bool_],
     catalogue: Catalogue,
 ) -> pa.RecordBatch:
@@ -71,6 +72,7 @@ def records_of(
         "reasons": _lists(shown.reasons),
         "rungs": _lists(shown.rungs),
         "gaps": _lists(np.minimum(gaps[made], _LONGEST_GAP).astype(np.int16)),
+        "bought": _lists(bought[made]),
         "popular": _lists(popular),
         "candidates": _lists(catalogue.index.rows(seen.items)),
         "candidate_scores": _lists(seen.scores),

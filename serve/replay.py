@@ -28,6 +28,7 @@ from reco.models.slates import Reason, Rung, Slates
 from reco.rules.fates import Fate
 from serve.archive import Archive, Bundle, fingerprints
 from serve.chunks import Assembled, Recipients
+from serve.gaps import titles_of
 from serve.preview import preview_page
 from serve.workshop import Mail, Shown, Workshop
 
@@ -149,6 +150,7 @@ def _made_again(
             rows=np.array(record["rows"], np.int32),
             reasons=np.array(record["reasons"], np.uint8),
             gaps=np.array(record["gaps"], np.int64),
+            bought=np.array(record["bought"], np.int32),
             curious=record["curious"],
         )
         person = {
@@ -194,6 +196,7 @@ def _assembled(record: dict[str, Any], mail: Mail, catalogue: Catalogue) -> Asse
         slates=slates,
         item_ids=[[str(catalogue.item_ids[row]) for row in shown]],
         titles=[[catalogue.frame["title"][row] or "" for row in shown]],
+        bought=[titles_of(np.array(record["bought"][:k], np.int32), catalogue)],
         withheld=[],
         broken=[],
         model_version=record["model"],

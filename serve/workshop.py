@@ -42,12 +42,14 @@ class Shown:
     rows     int32 [k]  catalogue rows, -1 for an empty place
     reasons  uint8 [k]  models.slates.Reason
     gaps     int64 [k]  usual days between two purchases, 0 unknown
+    bought   int32 [k]  rows of what they took that the picks go with, -1 none
     curious  whether we ask for their interests, because we know little about them
     """
 
     rows: npt.NDArray[np.int32]
     reasons: npt.NDArray[np.uint8]
     gaps: npt.NDArray[np.int64]
+    bought: npt.NDArray[np.int32]
     curious: bool
 
 
@@ -140,11 +142,14 @@ class Workshop:
 
     def _views(self, delivery: str, shown: Shown, tracked: bool) -> list[ItemView]:
         """Views in the order of the slate; a click is only followed where that was agreed to."""
-        places = zip(shown.rows.tolist(), shown.reasons.tolist(), shown.gaps.tolist(), strict=True)
+        numbers = zip(
+            shown.reasons.tolist(), shown.gaps.tolist(), shown.bought.tolist(), strict=True
+        )
+        places = zip(shown.rows.tolist(), numbers, strict=True)
         filled = [place for place in places if place[0] >= 0]
         return [
-            self._items.of(*place, self._link(LinkKind.CLICK, delivery, slot) if tracked else "")
-            for slot, place in enumerate(filled)
+            self._items.of(row, *why, self._link(LinkKind.CLICK, delivery, slot) if tracked else "")
+            for slot, (row, why) in enumerate(filled)
         ]
 
     def _interests(self, delivery: str) -> tuple[Interest, ...]:
