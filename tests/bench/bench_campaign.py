@@ -1,26 +1,35 @@
 """Whole campaigns into postfix's smtp-sink, beside what a user would write instead.
 
-    python tests/bench/bench_campaign.py [--recipients 20000] [--peer-mails 5000]
+    python tests/bench/bench_campaign.py [--recipients 20000] [--grown 200000] [--peer-mails 5000]
 
-Five picks of 10,000 items, caps checked, every delivery durable in the ledger before its DATA:
-once from fresh precomputed slates, once scored live. The rate of sending is over the time between
-the first and the last accepted mail; `run` counts the start of the senders too.
+Five picks of 10,000 items, caps checked, every delivery durable in the ledger before its DATA, sent
+by `reco campaign send`: once from fresh precomputed slates, once scored live, and with --grown once
+more to as many subscribers, beside the time and the memory that fewer took. `sending` is from the
+first claim to the last accepted mail, `command` from start to end with all its imports.
+CPU by process holds on a busy machine too.
 """
 
 import argparse
 import json
+import logging
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
+import psycopg
 import ray
 
 from reco.campaigns.campaign import Campaign
@@ -30,9 +39,9 @@ from reco.events.lake import Lake
 from reco.models.slates import Rung
 from reco.settings import Settings
 from serve.app import AppArgs
-from serve.campaign import run
+from serve.latency import table_name
 from serve.running import application
-from tests.bench.campaign_world import ITEMS, RECORDS, campaign, shop, smtp_sink
+from tests.bench.campaign_world import ITEMS, RECORDS, campaign, more_people, shop, smtp_sink
 from tests.bench.cpu_use import watched
 from tests.bench.peers_campaign import plain_script, prebuilt
 from train import precompute
@@ -41,61 +50,131 @@ ROOT = Path(__file__).resolve().parents[2]
 HTML_BYTES = 25_000  # of the plain script's mails
 
 
-def measured(spec: Campaign, services: Services, senders: int) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What one campaign took."""
+
+    mails: int
+    sending_s: float
+    command_s: float
+    fresh_share: float
+    cpu_us: dict[str, float]  # a mail, by process
+    memory_mb: dict[str, float]  # of the largest process of each kind
+
+    @property
+    def per_s(self) -> float:
+        """Mails a second while sending."""
+        return self.mails / self.sending_s
+
+
+def measured(spec: Campaign, services: Services, address: str) -> Sent:
     """One campaign, told on the terminal stage by stage."""
-    with watched(services.home) as use:
-        summary = run(spec, services, senders=senders)
+    file = services.home / f"{spec.id}.yaml"
+    file.write_text(spec.model_dump_json())
+    env = os.environ | services.environment() | {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "reco", "campaign", "send", str(file)]
+    begun = time.perf_counter()
+    with watched(services.home) as use, first_claim(services.database_url) as claimed_at:
+        subprocess.run(command, env=env, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    command_s = time.perf_counter() - begun
     with Ledger(services.database_url) as ledger:
         rows = ledger.rows(spec.id)
-    accepted = rows["accepted_at"].drop_nulls().sort()
-    assert len(accepted) == summary.accepted > 1
-    sending_s = (accepted[-1] - accepted[0]).total_seconds()
-    sent_per_s = summary.accepted / max(sending_s, 1e-9)
+    accepted = rows["accepted_at"].drop_nulls()
+    assert len(accepted) == len(rows) > 1, rows["state"].value_counts()
+    sending_s = (accepted.max() - claimed_at[0]).total_seconds()  # type: ignore[operator, union-attr]
+    spent = {kind: us / len(rows) for kind, us in use.cpu_us().items()}
+    fresh = float((rows["rung"] == int(Rung.FRESH)).sum()) / len(
+        rows
+    )
+    sent = Sent(len(rows), sending_s, command_s, fresh, spent, use.memory_mb())
     size = float(rows["size_bytes"].mean() or 0)  # type: ignore[arg-type]
-    fresh = float((rows["rung"] == int(Rung.FRESH)).mean() or 0)  # else the label would mislead
+    told = ", ".join(f"{kind} {us:.0f}" for kind, us in spent.items() if us >= 1)
     print(
-        f"{spec.id:12} {fresh:.0%} precomputed; {summary.accepted} mails of "
-        f"{size / 1024:.0f} KB, sending {sent_per_s:.0f}/s; run {summary.took_s} s, "
-        f"{summary.mails_per_s:.0f}/s",
+        f"{spec.id:12} {fresh:.0%} precomputed; {len(rows)} mails of {size / 1024:.0f} KB; sending "
+        f"{sending_s:.1f} s, {sent.per_s:.0f}/s; command {command_s:.1f} s, "
+        f"{len(rows) / command_s:.0f}/s\n  CPU {sum(spent.values()):.0f} us a mail: {told}",
         flush=True,
     )
-    for stage in summary.latency:
+    for stage in Lake(services.lake).read_table(table_name(spec.id)).iter_rows(named=True):
         print(
-            f"  {stage.stage:10} p50 {stage.p50_ms:7.1f} ms  p95 {stage.p95_ms:7.1f} ms a chunk "
-            f"{stage.mean_recipient_ms * 1e3:7.1f} us a recipient"
+            f"  {stage['stage']:10} p50 {stage['p50_ms']:7.1f} ms  p95 {stage['p95_ms']:7.1f} ms a "
+            f"chunk {stage['mean_recipient_ms'] * 1e3:7.1f} us a recipient"
         )
-    spent = {kind: us / summary.accepted for kind, us in use.cpu_us().items()}
-    told = ", ".join(f"{kind} {us:.0f}" for kind, us in spent.items() if us >= 1)
-    print(f"  CPU {sum(spent.values()):.0f} us a mail: {told}", flush=True)
-    return {
-        "mails": summary.accepted,
-        "cpu_us": spent,
-        "fresh_share": fresh,
-        "per_s": sent_per_s,
-        "run_per_s": summary.mails_per_s,
-    }
+    return sent
 
 
-def ours(services: Services, senders: int) -> dict[str, object]:
-    """Precomputed, then live."""
-    found: dict[str, object] = {}
+@contextmanager
+def first_claim(url: str) -> Iterator[list[datetime]]:
+    """Empty, until somebody claims something; then the time of it."""
+    found: list[datetime] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            query = "select case when is_called then last_value else 0 end from delivery_fences"
+            before = connection.execute(query).fetchone()
+            while not found and not ended.wait(0.01):
+                if connection.execute(query).fetchone() != before:
+                    found.append(datetime.now(UTC))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def ours(services: Services, few: int, many: int) -> dict[str, object]:
+    """Precomputed, then live; then precomputed for many."""
     env = services.environment() | {"PYTHONPATH": str(ROOT)}
     ray.init(
         address="local",
         num_cpus=2,
         object_store_memory=500_000_000,
         log_to_driver=False,
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": env},
     )
-    made = precompute.run(services, Lake(services.lake), lambda *_: None)
-    print(f"precompute   {made.subscribers} subscribers in {made.seconds} s", flush=True)
+    address = ray.get_runtime_context().gcs_address
+    found: dict[str, object] = {}
+    precomputed(services)
     with application(AppArgs(home=services.home)):
-        warm = campaign(services, "warm", audience={"users": [f"u{i:06d}" for i in range(600)]})
-        run(warm, services, senders=1)
-        found["precomputed"] = measured(campaign(services, "precomputed"), services, senders)
-        found["live"] = measured(campaign(services, "live", live=True), services, senders)
+        warm = {"users": [f"u{i:06d}" for i in range(600)]}
+        measured(campaign(services, "warm", audience=warm), services, address)
+        small = measured(campaign(services, "precomputed"), services, address)
+        live = measured(campaign(services, "live", live=True), services, address)
+        found |= {"precomputed": asdict(small), "live": asdict(live)}
+        found |= {"precomputed_per_s": small.per_s, "live_per_s": live.per_s}
+        if many:
+            more_people(services, few, many)
+            precomputed(services)
+            large = measured(campaign(services, "grown"), services, address)
+            found |= {"grown": asdict(large), "growth": growth(small, large)}
     ray.shutdown()
     return found
+
+
+def precomputed(services: Services) -> None:
+    """Everybody's slates, anew."""
+    made = precompute.run(services, Lake(services.lake), lambda *_: None)
+    print(f"precompute   {made.subscribers} subscribers in {made.seconds} s", flush=True)
+
+
+def growth(small: Sent, large: Sent) -> dict[str, object]:
+    """How much more time and memory the larger one took."""
+    times = large.sending_s / small.sending_s
+    print(
+        f"growth       {large.mails / small.mails:.1f} times the mails took {times:.1f} times as "
+        f"long (the command {large.command_s / small.command_s:.1f} times)"
+    )
+    grown = {}
+    for kind in sorted(small.memory_mb.keys() & large.memory_mb.keys()):
+        before, after = small.memory_mb[kind], large.memory_mb[kind]
+        grown[kind] = after / before - 1 if before else 0.0
+        print(f"  {kind:12} {before:7.0f} MB -> {after:7.0f} MB  {grown[kind]:+.1%}")
+    return {"times": times, "memory": grown}
 
 
 def main() -> None:
@@ -103,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipients", type=int, default=20_000)
     parser.add_argument("--peer-mails", type=int, default=5_000)
-    parser.add_argument("--senders", type=int, default=2)
+    parser.add_argument("--grown", type=int, default=0, help="subscribers of one more campaign")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
@@ -112,13 +191,14 @@ def main() -> None:
     with open_services(Settings(home=home)) as services, smtp_sink() as port:
         shop(services, args.recipients)
         found: dict[str, object] = {}
-        plain = plain_script(port, services.redis_url, args.peer_mails, ITEMS, HTML_BYTES)
-        print(f"plain script {plain.per_s:.0f}/s, {plain.cpu_us:.0f} us CPU a mail", flush=True)
-        stock = prebuilt(port, args.peer_mails, plain.mails)
-        print(f"aiosmtplib   {stock.per_s:.0f}/s of prebuilt mails, {stock.cpu_us:.0f} us CPU")
-        found |= {"plain": plain.per_s, "stock": stock.per_s}
-        with_sink = replace(services, smtp_url=f"smtp://127.0.0.1:{port}")
-        found |= ours(with_sink, args.senders)
+        if args.peer_mails:
+            plain = plain_script(port, services.redis_url, args.peer_mails, ITEMS, HTML_BYTES)
+            print(f"plain script {plain.per_s:.0f}/s, {plain.cpu_us:.0f} us CPU a mail", flush=True)
+            stock = prebuilt(port, args.peer_mails, plain.mails)
+            print(f"aiosmtplib   {stock.per_s:.0f}/s of prebuilt mails, {stock.cpu_us:.0f} us CPU")
+            found |= {"plain": plain.per_s, "stock": stock.per_s}
+        with_sink = replace(services, smtp_url=f"smtp://127.0.0.1:{port}", outbox=None)
+        found |= ours(with_sink, args.recipients, args.grown)
         if args.json:
             args.json.write_text(json.dumps(found, indent=1))
     shutil.rmtree(home, ignore_errors=True)

@@ -54,7 +54,13 @@ def shop(services: Services, subscribers: int) -> None:
         client.set(
             CHAMPION_KEY, json.dumps({"version": directory.name, "directory": str(directory)})
         )
-        _people(services, catalogue, OnlineStore(client), subscribers)
+        _people(services, catalogue, OnlineStore(client), range(subscribers))
+
+
+def more_people(services: Services, first: int, last: int) -> None:
+    """Subscribers with the numbers `first` to `last` - 1, to those who are there."""
+    with closing(connect_redis(services.redis_url)) as client:
+        _people(services, catalogue_of(ITEMS), OnlineStore(client), range(first, last))
 
 
 def _template(folder: Path) -> None:
@@ -69,19 +75,19 @@ def _template(folder: Path) -> None:
     (folder / "meta.yaml").write_text("description: As large as the plain script's mail.\n")
 
 
-def _people(services: Services, catalogue: Catalogue, online: OnlineStore, count: int) -> None:
-    ids = [f"u{i:06d}" for i in range(count)]
+def _people(services: Services, catalogue: Catalogue, online: OnlineStore, numbers: range) -> None:
+    ids = [f"u{i:06d}" for i in numbers]
     schema = pl.DataFrame(pl.from_arrow(SUBSCRIBERS.empty_table())).schema
     engine = open_database(services.database_url)
     store = SubscriberStore(engine)
-    for start in range(0, count, LOADED):
+    for start in range(0, len(ids), LOADED):
         page = ids[start : start + LOADED]
         rows = [dict.fromkeys(schema) | _person(user) for user in page]
         store.upsert(pl.DataFrame(rows, schema=schema))
         online.load(page, histories_of(catalogue, [RECORDS] * len(page), seed=start))
     engine.dispose()
     popular = item_keys(catalogue.item_ids[:100].tolist())
-    online.write_meta(FeaturesMeta(AS_OF, count, popular))
+    online.write_meta(FeaturesMeta(AS_OF, numbers.stop, popular))
 
 
 def _person(user: str) -> dict[str, object]:

@@ -26,7 +26,8 @@ KINDS: Final = (
     (r"postgres", "postgres"),
     (r"valkey|redis-server", "valkey"),
     (r"smtp-sink", "smtp-sink"),
-    (r"bench_", "driver"),
+    (r"reco campaign", "driver"),
+    (r"bench_", "benchmark"),
 )
 
 
@@ -145,4 +146,4 @@ def _kind(name: str) -> str:
     for pattern, kind in KINDS:
         if match := re.search(pattern, name):
             return match.expand(kind)
-    return "driver" if "python" in name else "others"
+    return "python" if "python" in name else "others"
