@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,9 +16,9 @@ from reco.events.deadletter import DeadLetters
 from reco.events.lake import Lake
 from reco.features.online import OnlineStore
 from reco.features.verify import verify
-from serve.fleet import Fleet, run_until_stopped
+from serve.fleet import Fleet, _Skew, run_until_stopped
 from serve.scaling import GROW_LAG, GROW_TICKS, SHRINK_TICKS, Scaling, shares
-from tests.streams import NOW, put, stream_events
+from tests.streams import NOW, consumer, drain, put, stream_events
 
 
 def test_consumers_are_added_while_they_lag_and_taken_away_when_idle():
@@ -60,6 +61,30 @@ def own(services):
     manifest.unlink(missing_ok=True)
     if before is not None:
         manifest.write_bytes(before)
+
+
+def test_a_served_row_that_differs_is_measured_while_the_stream_runs(own, monkeypatch):
+    found = []
+    meter = SimpleNamespace(report=found.append)
+    monkeypatch.setattr("serve.fleet.SkewMeter", lambda: meter)
+    lake, client = Lake(own.lake), connect_redis(own.redis_url)
+    put(open_bus(own.bus_url, lake.buckets), stream_events(300, seed=79))
+    drain(consumer(lake, client, own.bus_url))
+    skew, online = _Skew(own), OnlineStore(client)
+
+    def measured():
+        del found[:]
+        for _ in range(lake.buckets):
+            skew.measure()
+        return sum(one.differing for one in found)
+
+    right = measured()
+    row = online.fetch(["u3"])
+    online.load(["u3"], row.merge(row))
+
+    assert 0 == right
+    assert 1 == measured()
+    assert max(one.largest for one in found) >= 1
 
 
 @pytest.mark.ray
