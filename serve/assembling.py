@@ -73,13 +73,9 @@ class MailMaker:
         sent = chunk.request.mode is Mode.SEND
         copy = [mail.copy for mail in mails]
         messages = [mail.message for mail in mails]
-        records = (
-            records_of(
-                chunk, picked, made_of, made, messages, copy, gaps, bought, curious, self._catalogue
-            )
-            if made_of and sent
-            else None
-        )
+        facts = (messages, copy, gaps, bought, curious, self._catalogue)
+        keep = made_of and sent
+        records = records_of(chunk, picked, made_of, made, *facts) if keep else None
         render_ms = (time.perf_counter() - started) * 1e3
         recipients = chunk.recipients
         check = chunk.request.mode is Mode.CHECK
