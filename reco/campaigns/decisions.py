@@ -56,6 +56,7 @@ DECISIONS: Final = pa.schema(
         pa.field("reasons", _CODES),  # models.slates.Reason
         pa.field("rungs", _CODES),  # models.slates.Rung
         pa.field("gaps", pa.list_(pa.int16())),  # usual days between two purchases
+        pa.field("bought", _ROWS),  # of what they took that a pick goes with, -1 none
         pa.field("popular", _ROWS),  # what the block of favourites drew from
         # Considered, best first.
         pa.field("candidates", _ROWS),
