@@ -116,7 +116,9 @@ def judge_slice(
 def judge(scorers: Mapping[str, Scorer], judged: Slice, k: int, progress: Report) -> Verdict:
     """Judge the first scorer against the others and the simple rivals."""
     began = time.perf_counter()
-    shown = {name: ranked(scorer, judged, k, progress) for name, scorer in scorers.items()}
+    # By what subscribers take by themselves; what mails earn is for the log of mails to judge.
+    plain = {name: scorer.by_probability() for name, scorer in scorers.items()}
+    shown = {name: ranked(scorer, judged, k, progress) for name, scorer in plain.items()}
     shown |= rivals(judged, k)
     shown |= {name: ranked(fitted(name, judged), judged, k, progress) for name in FITTED}
     metrics = {

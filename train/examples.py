@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import ray
 import ray.data
@@ -25,7 +26,7 @@ from reco.events.lake import Lake
 from reco.features.history import Histories, from_events
 from reco.features.profile import profiles_of
 from reco.subscribers.store import Subscriber, SubscriberStore
-from reco.tables import user_bucket
+from reco.tables import item_keys, user_bucket
 from reco.terminal import Report
 from train.hygiene import Hygiene, pages
 
@@ -86,8 +87,9 @@ def write_shard(job: Job, bucket: int, members: Sequence[str]) -> Shard:
     path = job.lake.path("training", job.run, f"bucket={bucket:03d}.npz")
     buffer = io.BytesIO()
     np.savez(
-        buffer, records=histories.records, offsets=histories.offsets, tokens=tokens, flags=flags
-    )
+        buffer, records=histories.records, offsets=histories.offsets, tokens=tokens, flags=flags,
+        users=item_keys(users),
+    )  # fmt: skip
     job.lake.filesystem.create_dir(path.rsplit("/", 1)[0])
     with job.lake.filesystem.open_output_stream(path) as sink:
         sink.write(buffer.getvalue())
@@ -102,6 +104,13 @@ def read_shard(lake: Lake, path: str) -> Histories:
     with lake.filesystem.open_input_file(path) as source:
         arrays = np.load(io.BytesIO(source.read()))
         return Histories(*(arrays[name] for name in ("records", "offsets", "tokens", "flags")))
+
+
+def read_user_keys(lake: Lake, path: str) -> npt.NDArray[np.uint64]:
+    """Who a shard's histories belong to: keys of the user ids, made as those of items."""
+    with lake.filesystem.open_input_file(path) as source:
+        keys: npt.NDArray[np.uint64] = np.load(io.BytesIO(source.read()))["users"]
+        return keys
 
 
 def join(parts: Sequence[Histories]) -> Histories:

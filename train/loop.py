@@ -4,7 +4,7 @@ Takes a LoopJob (plain data), gives an artifact in a directory. After each epoch
 Train with a checkpoint, from which a replaced worker goes on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,9 @@ from reco.tables import type_code
 from train.checkpoints import Course, Reporter
 from train.config import TrainConfig
 from train.examples import join, read_shard
+from train.impressions import rows_of
 from train.problem import Problem
+from train.response_stage import ResponseStage, learned, response
 from train.stages import Stage, explore_stage, repeat_stage
 from train.timeline import Timeline
 from train.tower_stage import TowerStage
@@ -42,6 +44,7 @@ class LoopJob:
     directory     of the artifact
     end_day       first day that it may not learn from
     calibrations  None: fit them on the labels after `end_day`
+    impressions   table of the lake with what mails showed before the end, "" without
     mlflow        address and run id
     """
 
@@ -58,6 +61,7 @@ class LoopJob:
     calibrations: Calibrations | None = None
     mlflow: tuple[str, str] | None = None
     first_step: int = 0
+    impressions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,12 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     workers = Workers(device)
     problem = load_problem(job, workers)
-    trained = train(problem, device, Reporter(workers, job.mlflow, job.first_step))
+    report = Reporter(workers, job.mlflow, job.first_step)
+    trained = train(problem, device, report)
     calibrations = job.calibrations or calibrate(problem, trained)
     artifact = build(problem, job, trained, calibrations)
+    if job.impressions:
+        artifact = taught_by_mails(problem, job, artifact, report)
     if workers.rank == 0:
         artifact.save(job.directory)
     workers.gather(None)  # nobody leaves before the artifact is there
@@ -126,6 +133,21 @@ def run_stage(stage: Stage, workers: Workers, report: Reporter) -> None:
             schedule.step()
             total, examples = total + loss.item() * count, examples + count
         report.epoch(stage, epoch, course, total / max(examples, 1), examples)
+
+
+def taught_by_mails(
+    problem: Problem, job: LoopJob, artifact: Artifact, report: Reporter
+) -> Artifact:
+    """The artifact with the heads of responses, as it is where mails teach nothing."""
+    workers, settings = problem.workers, job.config.response
+    shards = job.shards[workers.rank :: workers.count]
+    parts = learned(rows_of(problem, artifact, job.lake, job.impressions, shards), settings)
+    if parts is None:
+        return artifact
+    early, late = parts
+    stage = ResponseStage(early, settings.prior)
+    run_stage(stage, workers, report)
+    return replace(artifact, response=response(stage.heads, early, late, artifact, settings))
 
 
 def calibrate(problem: Problem, trained: Trained) -> Calibrations:

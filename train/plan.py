@@ -21,6 +21,7 @@ from train.config import TrainConfig
 from train.examples import Job as ExampleJob
 from train.examples import Shard, join, materialise, read_shard
 from train.hygiene import Hygiene
+from train.impressions import START, write_impressions
 from train.loop import LoopJob
 from train.problem import cells
 from train.timeline import Timeline
@@ -43,7 +44,10 @@ class DataReport:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run before its first fit; `job` is the fit that stops at the validation cut."""
+    """A run before its first fit; `job` is the fit that stops at the validation cut.
+
+    `impressions` is the table of the final fit (LoopJob.impressions).
+    """
 
     version: str
     as_of: datetime
@@ -52,6 +56,7 @@ class Plan:
     catalogue: Catalogue
     timeline: Timeline
     report: DataReport
+    impressions: str = ""
 
 
 def prepare(
@@ -79,6 +84,12 @@ def prepare(
     histories = join([read_shard(lake, shard.path) for shard in shards])
     catalogue = Catalogue.of(lake.items())
     timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
+    cuts = (START + timedelta(days=timeline.end_day), as_of)
+    shown = (
+        ("", "")
+        if timeline.timeless
+        else write_impressions(services, lake, version, cuts, config.response.days)
+    )
     job = LoopJob(
         lake=lake,
         shards=tuple(shard.path for shard in shards),
@@ -90,8 +101,9 @@ def prepare(
         end_day=timeline.end_day,
         timeless=timeline.timeless,
         repeats=report.repeats,
+        impressions=shown[0],
     )
-    return Plan(version, as_of, job, histories, catalogue, timeline, report)
+    return Plan(version, as_of, job, histories, catalogue, timeline, report, shown[1])
 
 
 def look_at(

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 HEADS: Final = ("click", "purchase", "leave")
 OF_PAIR: Final = ("organic", "had", "log_category_share", "log_kind_share")
-OF_ITEM: Final = (*ITEM_FEATURES, "log_share", "log_in_kind")
+OF_ITEM: Final = ("log_recent28", "log_price", "log_in_kind")
 OF_USER: Final = USER_COLUMNS
 OF_PLACE: Final = ("log_slot",)  # in training only: all are judged as if shown first
 RESPONSE_FEATURES: Final = (*OF_PAIR, *OF_ITEM, *OF_USER, *OF_PLACE)
@@ -41,6 +41,7 @@ class Response:
 
     weight     float32 [f, 3]  of features as they are, in the order of HEADS
     bias       float32 [3]
+    low, high  float32 [f]     of features in the mails: beyond these nothing is known
     platt      float32 [3, 2]  slope and intercept of the calibration on later mails
     margin     float32 [m]     what a purchase of the item earns; 1 on average
     leave_cost float32 [1]     what a lost reader costs, in average purchases
@@ -48,18 +49,26 @@ class Response:
 
     weight: Floats
     bias: Floats
+    low: Floats
+    high: Floats
     platt: Floats
     margin: Floats
     leave_cost: Floats
 
     def chances(self, picks: Picks, taste: Taste, stats: ItemStatistics) -> Floats:
         """Calibrated chances [n, w, 3] of each pick, shown in the first place."""
-        z = pair_features(picks, taste, stats) @ self.weight[PAIR]
-        z += (item_features(stats) @ self.weight[ITEM])[picks.row]
-        z += (taste.user @ self.weight[USER] + self.bias)[:, None, :]
-        z = z * self.platt[:, 0] + self.platt[:, 1]
-        chances: Floats = 1 / (1 + np.exp(-np.clip(z, -30, 30)))
+        z = self._part(PAIR, pair_features(picks, taste, stats))
+        z += self._part(ITEM, item_features(stats))[picks.row]
+        z += (self._part(USER, taste.user) + self.bias)[:, None, :]
+        slope, intercept = self.platt.T
+        chances: Floats = 1 / (1 + np.exp(-np.clip(z * slope + intercept, -30, 30)))
         return chances
+
+    def _part(self, columns: slice, x: Floats) -> Floats:
+        """What some features add to the logits."""
+        inside: Floats = np.clip(x, self.low[columns], self.high[columns])
+        logits: Floats = inside @ self.weight[columns]
+        return logits
 
     def value(self, picks: Picks, taste: Taste, stats: ItemStatistics) -> Floats:
         """Expected earnings [n, w] of showing each pick; -inf where a place is empty.
@@ -125,5 +134,6 @@ def pair_features(picks: Picks, taste: Taste, stats: ItemStatistics) -> Floats:
 
 
 def item_features(stats: ItemStatistics) -> Floats:
-    """OF_ITEM [m, items' features]."""
-    return np.column_stack([stats.features, stats.log_share, stats.log_in_kind])
+    """OF_ITEM [m, 3]."""
+    columns = [stats.features[:, ITEM_FEATURES.index(name)] for name in OF_ITEM[:-1]]
+    return np.column_stack([*columns, stats.log_in_kind])
