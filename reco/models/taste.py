@@ -91,7 +91,9 @@ class Taste:
 
         whole, items = total(weight), total()
         idle = np.full(n, float(HORIZON_AGE))
-        np.minimum.at(idle, owner, known.age)
+        first = np.flatnonzero(np.diff(owner, prepend=-1))  # owners come in order
+        if len(first):
+            idle[owner[first]] = np.minimum.reduceat(known.age, first)
         lately = known.age <= WINDOW_DAYS
         user = (
             np.log1p(items),
