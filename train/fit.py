@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -27,10 +26,10 @@ from reco.features.history import cutoff_day
 from reco.models.artifact import Artifact
 from reco.models.registry import Champion, champion, promote
 from reco.models.scorer import Scorer
-from reco.tables import item_keys, type_code
 from reco.terminal import Report
+from train.choice import MODEL, NOBODY, Choice, choose, judged_slice, serve_instead, serves_model
 from train.config import TrainConfig
-from train.evaluate import Verdict, judge, judge_slice
+from train.evaluate import Verdict, judge
 from train.loop import LoopJob, train_loop_per_worker
 from train.plan import DataReport, Plan, prepare
 from train.policy_gate import logged_verdict
@@ -47,6 +46,7 @@ class FitSummary:
     version: str
     directory: str
     promoted: bool
+    serves: str  # the model, or the simple recommender that the gate chose
     why: str
     table: dict[str, dict[str, float]]
     differences: dict[str, tuple[float, float, float]]
@@ -70,9 +70,12 @@ def run(
     redis = connect_redis(services.redis_url)
     judged = gate(plan, services, lake, champion(redis), progress)
     wins = config.promote == "always" or (config.promote == "gate" and judged.passed)
+    serves = MODEL if config.promote == "always" else judged.serves
     if wins:
-        job = final_job(job, plan, lake)
+        validation, job = job.directory, final_job(job, plan, lake)
         fit(job, "final fit", progress)
+        if serves != MODEL:
+            serve_instead(plan, validation, job.directory, Choice(serves, judged.why))
     number = tracking.register(job.directory, judged.table, judged.why)
     if wins:
         promote(redis, services.mlflow_uri, number, Champion(plan.version, job.directory))
@@ -80,6 +83,7 @@ def run(
         version=plan.version,
         directory=job.directory,
         promoted=wins,
+        serves=serves,
         why=judged.why,
         table=judged.table,
         differences=judged.differences,
@@ -130,25 +134,22 @@ def gate(
 
     First on what was taken after the cut, then on the mails of arms that explored after it.
     """
-    scorers = {"model": Scorer.load(plan.job.directory, plan.catalogue)}
-    known = np.zeros(len(plan.catalogue), bool)
-    known[plan.catalogue.index.rows(item_keys(scorers["model"].artifact.item_ids))] = True
-    judged = judge_slice(
-        plan.histories,
-        plan.catalogue,
-        plan.timeline,
-        type_code(plan.job.target),
-        known,
-        plan.report.repeats,
-    )
+    scorers = {MODEL: Scorer.load(plan.job.directory, plan.catalogue)}
+    judged = judged_slice(plan, scorers[MODEL].artifact)
     if old is not None:
         scorers |= _old(old, plan)
     verdict = judge(scorers, judged, plan.job.config.k, progress)
-    if plan.timeline.timeless:
+    records = plan.histories.records
+    events = records["count"][records["type"] == judged.event_type].sum()
+    model_serves = old is not None and serves_model(old.directory)
+    choice = choose(verdict, plan.job.config, plan.report.users, int(events), model_serves)
+    passed = choice.name != NOBODY
+    verdict = replace(verdict, passed=passed, why=choice.why, serves=choice.name)
+    if plan.timeline.timeless or choice.name != MODEL:
         return verdict
     since = datetime.fromtimestamp(plan.timeline.end_day * DAY_S, UTC)
     said = logged_verdict(
-        services, lake, (since, plan.as_of), scorers["model"], scorers.get("champion")
+        services, lake, (since, plan.as_of), scorers[MODEL], scorers.get("champion")
     )
     passed = verdict.passed and said.passed
     return replace(verdict, passed=passed, why=f"{verdict.why}; {said.why}")
@@ -194,6 +195,7 @@ def final_job(job: LoopJob, plan: Plan, lake: Lake) -> LoopJob:
         end_day=-1 if job.timeless else cutoff_day(plan.as_of),
         calibrations=(first.repeat_calibration, first.explore_calibration),
         first_step=LATER_STEPS,
+        impressions=plan.impressions,
     )
 
 
