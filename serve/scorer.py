@@ -5,6 +5,7 @@ from typing import Any
 from serve.chunks import FeatureChunk, ScoredChunk
 from serve.metrics import Meters
 from serve.model import CurrentModel
+from serve.occasions import Occasions
 from serve.scoring import Scoring
 from serve.stores import Stores
 
@@ -15,7 +16,8 @@ class Scorer:
     def __init__(self, home: str) -> None:
         stores = self._stores = Stores(home)
         self._meters = Meters()
-        self._scoring = Scoring(stores.catalogue)
+        occasions = Occasions(stores.lake, stores.online, stores.catalogue)
+        self._scoring = Scoring(stores.catalogue, occasions=occasions)
         self._model = CurrentModel(stores.redis, stores.catalogue, self._scoring)
 
     def reconfigure(self, config: dict[str, Any]) -> None:

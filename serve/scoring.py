@@ -1,7 +1,8 @@
 """Second stage: candidates for every recipient who gets picks of their own.
 
 Takes a FeatureChunk, gives a ScoredChunk: fresh precomputed slates where there are any, else the
-model's. Without a model the slates stay empty and say why; the ladder fills them. Runs without Ray.
+model's, joined with what the moment adds (serve.occasions). Without a model the slates stay empty
+and say why; the ladder fills them. Runs without Ray.
 """
 
 import time
@@ -16,6 +17,7 @@ from reco.models.scorer import Scorer
 from reco.models.slates import Slates
 from reco.rules.rules import Bools, RuleContext, blocked_by, cut
 from serve.chunks import Choice, FeatureChunk, ScoredChunk, candidates
+from serve.occasions import Occasions
 from serve.rows import placed, some
 
 log = structlog.get_logger()
@@ -28,9 +30,15 @@ MODEL_LATER: Final = "model_of_later"  # it has learned from what a replay may n
 class Scoring:
     """Holds the current model; `swap` replaces it between two chunks."""
 
-    def __init__(self, catalogue: Catalogue, scorer: Scorer | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        scorer: Scorer | None = None,
+        occasions: Occasions | None = None,
+    ) -> None:
         self._catalogue = catalogue
         self._scorer = scorer
+        self._occasions = occasions
         self._allowed = lru_cache(maxsize=64)(self._allowed_rows)
 
     @property
@@ -56,6 +64,9 @@ class Scoring:
                 fallback = MODEL_LATER
             else:
                 slates, fallback = self._live(scorer, chunk, wanted, slates)
+        if self._occasions is not None:
+            zones = chunk.recipients.timezones or [""] * len(chunk.recipients)
+            slates = self._occasions.joined(slates, chunk.now, zones)
         return ScoredChunk(
             slates=slates,
             model_version=scorer.version if scorer else "",
