@@ -28,6 +28,7 @@ class AppArgs(BaseModel):
     model: str | None = Field(None, description="directory of an artifact; default the champion")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the Scorer computes")
     scorer_budget_s: float = Field(15.0, gt=0, description="then a chunk goes on without a model")
+    door_budget_s: float = Field(1.0, gt=0, description="the same, of single sends and questions")
 
 
 def build(args: AppArgs) -> Application:
@@ -39,7 +40,8 @@ def build(args: AppArgs) -> Application:
     rules = stage(Rules).bind(home)
     renderer = stage(Renderer).bind(home)
     gateway = stage(Gateway, max_ongoing_requests=REQUESTS_AT_ONCE)
-    return gateway.bind(home, args.scorer_budget_s, features, scorer, rules, renderer)
+    budgets = (args.door_budget_s, args.scorer_budget_s)
+    return gateway.bind(home, *budgets, features, scorer, rules, renderer)
 
 
 def stage(body: type, **options: Any) -> Deployment:

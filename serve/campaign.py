@@ -35,6 +35,7 @@ from serve.graph import Graph
 from serve.latency import Latency, table_name
 from serve.letterhead import try_template
 from serve.past import Past
+from serve.schedule import Schedule
 from serve.senders import SenderOrder
 
 __all__ = ["CampaignSummary", "check", "run"]
@@ -190,6 +191,8 @@ class Run:
 
     def _watch(self, audience: "Future[int]", closes_at: datetime | None) -> CampaignState:
         """Poll until nothing is left, or until the campaign is no longer running."""
+        # A rate of its own is not made up for by cheaper picks.
+        schedule = Schedule(closes_at if self._campaign.rate_per_s is None else None)
         while True:
             self._crew.watch()
             self._crew.collect()
@@ -208,6 +211,10 @@ class Run:
                 self._move(CampaignState.PAUSED, trouble)
             if closes_at is not None and datetime.now(UTC) >= closes_at:
                 self._close()
+            elif enqueued:
+                left = sum(counts[state.value] for state in OPEN)
+                done = sum(counts.values()) - left
+                self._crew.hurry(schedule.behind(done, left, datetime.now(UTC)))
             self._recover()
             time.sleep(POLL_S)
 

@@ -22,6 +22,7 @@ class Crew:
         actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=0)(SenderActor)
         self._actors: list[Any] = [actor.remote(order) for _ in range(senders)]
         self._work = {actor.work.remote(): actor for actor in self._actors}
+        self._hurried = False
         self.latencies = Latencies()
 
     def watch(self) -> None:
@@ -36,6 +37,16 @@ class Crew:
             except RayActorError as error:
                 log.warning("a sender died and starts again", why=str(error).splitlines()[0])
             self._work[actor.work.remote()] = actor
+            if self._hurried:
+                actor.hurry.remote(True)
+
+    def hurry(self, on: bool) -> None:
+        """Let everybody go on without the model, or with it again."""
+        if on != self._hurried:
+            self._hurried = on
+            log.warning("behind schedule: the model is left out" if on else "on schedule again")
+            for actor in self._actors:
+                actor.hurry.remote(on)
 
     def collect(self) -> None:
         """Take the timings of everyone who answers."""

@@ -47,15 +47,17 @@ class Gateway:
     def __init__(
         self,
         home: str,
-        scorer_budget_s: float,
+        door_budget_s: float,
+        campaign_budget_s: float,
         features: DeploymentHandle[Any],
         scorer: DeploymentHandle[Any],
         rules: DeploymentHandle[Any],
         renderer: DeploymentHandle[Any],
     ) -> None:
         self._home = home
+        self._campaign_budget_s = campaign_budget_s
         self.stores = Stores(home)
-        self.graph = Graph(scorer_budget_s, features, scorer, rules, renderer)
+        self.graph = Graph(door_budget_s, features, scorer, rules, renderer)
         self.campaigns = CampaignStore(self.stores.engine)
         self.subscribers = SubscriberStore(self.stores.engine)
         self.ledger = Ledger(self.stores.services.database_url)
@@ -161,4 +163,4 @@ class Gateway:
 
     def start(self, campaign: Campaign, *, resumed: bool = False) -> None:
         """Let a campaign run on its own."""
-        start_runner(self._home, campaign, self.graph.scorer_budget_s, resumed=resumed)
+        start_runner(self._home, campaign, self._campaign_budget_s, resumed=resumed)

@@ -8,7 +8,7 @@ being lost.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -23,23 +23,38 @@ log = structlog.get_logger()
 APP: Final = "default"
 SCORER_LATE: Final = "scorer_late"
 SCORER_DOWN: Final = "scorer_down"
+HURRY: Final = "behind_schedule"
+
+
+@dataclass(slots=True)
+class Hurry:
+    """Whether the model is left out, because the campaign is behind schedule (serve.schedule)."""
+
+    on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Handles of the four stages, and how long a chunk may wait for the scorer."""
+    """Handles of the four stages, and how long a chunk may wait for the scorer.
+
+    Fresh slates are used in a hurry too; whoever has none gets the rungs below the live model.
+    """
 
     scorer_budget_s: float
     features: DeploymentHandle[Any]
     scorer: DeploymentHandle[Any]
     rules: DeploymentHandle[Any]
     renderer: DeploymentHandle[Any]
+    hurry: Hurry = field(default_factory=Hurry)
 
     @classmethod
     def of_app(cls, scorer_budget_s: float, app: str = APP) -> "Graph":
         """The graph of the application that runs in this cluster."""
-        stages = ("Features", "Scorer", "Rules", "Renderer")
-        return cls(scorer_budget_s, *(serve.get_deployment_handle(s, app) for s in stages))
+        features, scorer, rules, renderer = (
+            serve.get_deployment_handle(stage, app)
+            for stage in ("Features", "Scorer", "Rules", "Renderer")
+        )
+        return cls(scorer_budget_s, features, scorer, rules, renderer)
 
     async def assemble(self, request: Request) -> Assembled:
         """The mails of a chunk.
@@ -70,6 +85,8 @@ class Graph:
 
         A failure of Features shows here too; it comes up again, and counts, in the next stage.
         """
+        if self.hurry.on:
+            return None, HURRY
         try:
             async with asyncio.timeout(self.scorer_budget_s):
                 return await self.scorer.score.remote(features), ""

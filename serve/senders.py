@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.decisions import DecisionLog
@@ -18,7 +18,7 @@ from reco.rules.contact import Contacts
 from reco.subscribers.mail_domains import MailDomains
 from reco.subscribers.suppression import SuppressionList
 from serve.driving import Timing
-from serve.graph import Graph
+from serve.graph import Graph, Hurry
 from serve.inbound import returned_mail_of
 from serve.leavers import Leavers
 from serve.metrics import Meters
@@ -78,10 +78,12 @@ class SenderActor:
         self._meters = Meters()
         self._sender: Sender | None = None
         self._stopped = False
+        self._hurry = Hurry()
 
     async def work(self) -> None:
         """Send until `stop`. Raises ServiceUnavailable when a store or the relay is gone."""
         graph = await asyncio.to_thread(Graph.of_app, self._order.scorer_budget_s)
+        graph = replace(graph, hurry=self._hurry)
         async with open_sender(
             self._campaign, self._order, self._stores, graph, self._meters
         ) as sender:
@@ -94,6 +96,10 @@ class SenderActor:
         self._stopped = True
         if self._sender is not None:
             self._sender.stop()
+
+    async def hurry(self, on: bool) -> None:
+        """Leave the model out of what is assembled from now on, or ask it again."""
+        self._hurry.on = on
 
     async def take_timings(self) -> list[Timing]:
         """What was measured since the last call."""

@@ -82,6 +82,7 @@ class SingleSends:
         claim = await asyncio.to_thread(self._ledger.claim_these, campaign.id, deliveries)
         if len(claim):
             await sender.send_chunk(claim)
+            sender.take_timings()  # nobody else does, and they would pile up
         found = await asyncio.to_thread(self._outcomes, campaign.id, deliveries)
         return [found[delivery] for delivery in deliveries]
 

@@ -1,5 +1,6 @@
 """The application as a whole: metrics, preflight, a model that comes, fails and is killed."""
 
+import asyncio
 import json
 import os
 import re
@@ -7,8 +8,11 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from threading import Event
 
 import httpx
 import numpy as np
@@ -23,8 +27,11 @@ from reco.models.topk import pack
 from reco.tables import CHAMPION_KEY, item_keys, topk_key
 from serve import metrics
 from serve.check import check
-from serve.preview import write_preview
-from tests.serving import running_app
+from serve.graph import HURRY, SCORER_LATE, Graph, Hurry
+from serve.preview import assemble_one, write_preview
+from serve.reading import FEATURES_DOWN
+from tests.model_world import artifact_of
+from tests.serving import declare, running_app
 from tests.small_world import MAILED, USERS, World, campaign, small_world
 
 pytestmark = pytest.mark.ray
@@ -38,7 +45,7 @@ def world(services: Services) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def client(ray_cluster, services: Services, world: World) -> Iterator[httpx.Client]:
-    with running_app(services) as client:
+    with running_app(services, declared=True) as client:
         yield client
 
 
@@ -153,12 +160,97 @@ def test_a_preview_is_a_file_and_its_decisions(client, services, tmp_path):
         write_preview(campaign(), "u00", None, services, out)
 
 
-def test_a_killed_scorer_costs_the_picks_and_not_the_mail(client):
-    replicas = list_actors(
+def scorer_pid() -> int:
+    (replica,) = list_actors(
         address=ray.get_runtime_context().gcs_address,
         filters=[("class_name", "=", "ServeReplica:default:Scorer"), ("state", "=", "ALIVE")],
     )
-    os.kill(replicas[0].pid, signal.SIGKILL)
+    return int(replica.pid)
+
+
+@contextmanager
+def hanging(pid: int) -> Iterator[None]:
+    """A process that is there and does nothing."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_another_model_by_user_config_drops_no_request(client, services, world, tmp_path):
+    for name in ("one", "two"):
+        artifact_of(world.catalogue, candidates=20).save(str(tmp_path / name))
+    asked = {"users": ["u05", "u06"], "k": 3}
+    stop, answers = Event(), []
+
+    def keep_asking() -> None:
+        while not stop.is_set():
+            answers.append(client.post("/v1/recommend", json=asked))
+
+    def until_it_is(model: str) -> None:
+        until = time.monotonic() + 60
+        while client.post("/v1/recommend", json=asked).json()["model"] != model:
+            assert time.monotonic() < until
+
+    declare(services, tmp_path / "one")
+    until_it_is("one")
+    before = scorer_pid()
+    with ThreadPoolExecutor(4) as pool:
+        try:
+            askers = [pool.submit(keep_asking) for _ in range(4)]
+            declare(services, tmp_path / "two")
+            until_it_is("two")
+        finally:
+            stop.set()
+        for asker in askers:
+            asker.result()
+
+    assert {answer.status_code for answer in answers} == {200}
+    found = [answer.json() for answer in answers]
+    assert {(one["model"], one["fallback"]) for one in found} <= {("one", ""), ("two", "")}
+    assert {pick["rung"] for one in found for user in one["users"] for pick in user["picks"]} <= {
+        "live",
+        "lookalike",
+    }
+    assert scorer_pid() == before
+
+
+def test_a_scorer_that_hangs_costs_the_picks_and_not_the_mail(client):
+    graph = Graph.of_app(0.5)
+
+    with hanging(scorer_pid()):
+        made = asyncio.run(assemble_one(graph, campaign(), "u05", "personal"))
+
+    assert made.fallback == SCORER_LATE
+    assert len(made.item_ids[0]) == 3
+    assert made.messages[0]
+
+
+def test_in_a_hurry_the_model_is_left_out_and_the_mail_says_so(client):
+    graph = replace(Graph.of_app(20), hurry=Hurry(on=True))
+
+    made = asyncio.run(assemble_one(graph, campaign(), "u05", "personal"))
+
+    assert made.fallback == HURRY
+    assert len(made.item_ids[0]) == 3
+
+
+def test_a_store_that_hangs_costs_the_picks_and_not_the_mail(client, world):
+    store = world.online._redis.info("server")["process_id"]
+    spec = campaign("hanging", rules={"frequency_cap": {"times": 1, "days": 7}})
+    asked = {"campaign": spec.model_dump(mode="json"), "user_id": "u05", "arm": "personal"}
+
+    with hanging(store):
+        answer = client.post("/v1/preview", json=asked).json()
+
+    assert answer["fallback"] == FEATURES_DOWN
+    assert len(answer["picks"]) == 3
+    assert client.post("/v1/preview", json=asked).json()["fallback"] != FEATURES_DOWN
+
+
+def test_a_killed_scorer_costs_the_picks_and_not_the_mail(client):
+    os.kill(scorer_pid(), signal.SIGKILL)
 
     answers = [client.post("/v1/preview", json=body(user)) for user in MAILED[:6]]
 

@@ -27,54 +27,19 @@ os.environ |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}  # a busy machine 
 os.environ |= {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "0" if "--stock" in sys.argv else "1"}
 os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "0" if "--stock" in sys.argv else "1"}
 
-import httpx
 import ray
 from ray import serve
 
 from reco.campaigns.ledger import Ledger
-from reco.embedded import Services, open_services
+from reco.embedded import open_services
 from reco.settings import Settings
-from serve.app import AppArgs, build
-from serve.graph import APP
 from tests.bench.campaign_world import ITEMS, campaign, shop, smtp_sink
+from tests.bench.http_world import served, stored
 from tests.bench.load import Answered, Plan, load
 from tests.serving import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 SEND = '{"campaign_id": "single", "user_id": "{user}", "key": "n{i}"}'
 RECOMMEND = '{"users": ["{user}"], "k": 5}'
-
-
-def served(services: Services, port: int) -> None:
-    """The application on a port, warm: its campaign is stored and every stage has seen a chunk."""
-    env = services.environment() | {"PYTHONPATH": str(ROOT)}
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=500_000_000,
-        log_to_driver=False,
-        runtime_env={"env_vars": env},
-    )
-    serve.start(
-        http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "WARNING"}
-    )
-    serve.run(build(AppArgs(home=services.home)), name=APP, route_prefix="/")
-    body = {"campaign": campaign(services, "single").model_dump(mode="json"), "user_id": "u000000"}
-    for _ in range(100):
-        try:
-            answer = httpx.post(
-                f"http://127.0.0.1:{port}/v1/send",
-                json=body,
-                headers={"X-API-Key": services.api_key},
-                timeout=60,
-            )
-        except httpx.TransportError:
-            time.sleep(0.2)
-            continue
-        if answer.status_code == 200 and answer.json()["state"] == "accepted":
-            return
-        time.sleep(0.2)
-    sys.exit(f"The first send fails: {answer.status_code} {answer.text}")
 
 
 def told(name: str, found: Answered) -> dict[str, object]:
@@ -107,6 +72,7 @@ def main() -> None:
         shop(plain, args.subscribers)
         services = replace(plain, smtp_url=f"smtp://127.0.0.1:{sink}")
         served(services, port)
+        stored(services, port, campaign(services, "single"))
         asks = Plan(port, "", plain.api_key, "", args.subscribers, args.connections, args.seconds)
         recommend = load(replace(asks, path="/v1/recommend", body=RECOMMEND))
         found = {"recommend": told("/v1/recommend", recommend)}
