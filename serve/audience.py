@@ -39,7 +39,7 @@ def pages(campaign: Campaign, store: SubscriberStore) -> Iterator[list[str]]:
     named = campaign.audience.user_ids()
     every = _all(store) if named is None else _cut(named)
     for page in every:
-        kept = _matching(campaign, store, page) if campaign.audience.where else page
+        kept = matching(campaign, store, page) if campaign.audience.where else page
         if kept:
             yield kept
 
@@ -81,7 +81,8 @@ def _cut(named: list[str]) -> Iterator[list[str]]:
         yield named[start : start + PAGE]
 
 
-def _matching(campaign: Campaign, store: SubscriberStore, page: Sequence[str]) -> list[str]:
+def matching(campaign: Campaign, store: SubscriberStore, page: Sequence[str]) -> list[str]:
+    """Those of the page whose profiles meet the conditions of the audience."""
     people = store.get(page)
     wanted = campaign.audience.where
     columns = {name: [profile_value(person, name) for person in people] for name in wanted}

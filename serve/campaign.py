@@ -45,6 +45,7 @@ log = structlog.get_logger()
 Progress = Callable[[str, int, int], None]
 
 POLL_S: Final = 0.3
+IDLE_POLL_S: Final = 2.0  # of a campaign that waits for events; its senders look more often
 RECOVER_S: Final = 2.0
 SENDERS: Final = 2
 SOON: Final = timedelta(minutes=2)  # a deferred mail due by then is waited for
@@ -118,6 +119,7 @@ def run(
                     lease_s=lease_s,
                 )
                 subscribers = SubscriberStore(engine)
+                senders = senders if campaign.trigger is None else 1
                 crew = Crew(order, senders)
                 watch = Watch(campaign, started_at, engine, lake, bands or Bands())
                 engine_run = Run(campaign, ledger, store, subscribers, crew, watch, progress)
@@ -179,7 +181,7 @@ class Run:
         closes_at = self._campaign.window.closes_at(started_at)
         try:
             with ThreadPoolExecutor(1) as pool:
-                audience = pool.submit(enqueue, self._campaign, self._subscribers, self._ledger)
+                audience = pool.submit(self._enqueue)
                 state = self._watch(audience, closes_at)
         finally:
             self._crew.dismiss()
@@ -188,6 +190,18 @@ class Run:
         if state is CampaignState.CANCELLED:  # what was enqueued or put back meanwhile
             self._ledger.stop(self._campaign.id, REASON)
         return self._summary(state, time.monotonic() - begun)
+
+    def _enqueue(self) -> int:
+        """The audience into the ledger; where events start the mails, the stream does it."""
+        if self._campaign.trigger is not None:
+            return 0
+        return enqueue(self._campaign, self._subscribers, self._ledger)
+
+    def _goes_on(self, closes_at: datetime | None) -> bool:
+        """Whether events may start mails yet."""
+        if self._campaign.trigger is None:
+            return False
+        return closes_at is None or datetime.now(UTC) < closes_at
 
     def _watch(self, audience: "Future[int]", closes_at: datetime | None) -> CampaignState:
         """Poll until nothing is left, or until the campaign is no longer running."""
@@ -200,7 +214,7 @@ class Run:
             counts = self._ledger.counts(self._campaign.id)
             self._report(counts)
             sent = enqueued and audience.result() >= 0 and not any(counts[s.value] for s in OPEN)
-            if sent and not self._retries_soon(closes_at):
+            if sent and not self._goes_on(closes_at) and not self._retries_soon(closes_at):
                 return CampaignState.RUNNING
             state = self._store.get(self._campaign.id).state
             if state is not CampaignState.RUNNING:
@@ -216,7 +230,7 @@ class Run:
                 done = sum(counts.values()) - left
                 self._crew.hurry(schedule.behind(done, left, datetime.now(UTC)))
             self._recover()
-            time.sleep(POLL_S)
+            time.sleep(POLL_S if self._campaign.trigger is None else IDLE_POLL_S)
 
     def _move(self, to: CampaignState, note: str | None = None) -> CampaignState:
         """Change the state, unless an operator or another driver was faster."""
@@ -235,7 +249,8 @@ class Run:
         if due is not None and closes_at is not None and due >= closes_at:
             self._close()
             return False
-        return due is not None and due <= datetime.now(UTC) + SOON
+        soon = timedelta(days=1) if self._campaign.quiet_hours is not None else SOON
+        return due is not None and due <= datetime.now(UTC) + soon
 
     def _end(self) -> CampaignState:
         """Finished; or paused, when deferred mails are due later."""

@@ -21,6 +21,7 @@ from reco.subscribers.first_touch import FirstTouches
 from reco.subscribers.store import SubscriberStore
 from serve.stores import Stores
 from serve.stream_metrics import StreamMeters
+from serve.triggers import Triggers
 
 WAIT_S: Final = 0.5  # of a consumer for its next message; also how soon it notices what it is told
 AGAIN_S: Final = 2.0  # between attempts while a store is away
@@ -85,6 +86,7 @@ class ConsumerActor:
             DeadLetters(self._stores.redis),
             tally=self._tally,
             people=FirstTouches(self._stores.engine),
+            triggers=Triggers(self._stores.engine),
         )
         bus = open_bus(self._stores.services.bus_url, self._stores.lake.buckets)
         reader = bus.reader(buckets, self._name)

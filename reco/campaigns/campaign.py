@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from reco.campaigns.conditions import Condition, matches
 from reco.campaigns.fields import of_profile, of_profile_or_feature
 from reco.campaigns.showing import Rules
-from reco.campaigns.timing import MessageCap, QuietHours, WarmUp, Window
+from reco.campaigns.timing import MessageCap, QuietHours, Trigger, WarmUp, Window
 from reco.campaigns.typed import Address, Id, Line, Rate, Share, Strict, Time
 from reco.campaigns.variants import Variants
 from reco.campaigns.yaml_config import read_config
@@ -127,6 +127,7 @@ class Campaign(Strict):
     locale: str = "en_US"
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
     utm: dict[Id, Line] = Field({"utm_source": "reco", "utm_medium": "email"})
+    trigger: Trigger | None = Field(None, description="an event that starts each mail")
     window: Window = Window()
     live: bool = Field(False, description="score everyone now, even with a fresh precomputed slate")
     connections: int = Field(8, ge=1, le=256, description="SMTP connections of each sender")

@@ -89,6 +89,18 @@ def _zone(name: str) -> ZoneInfo | None:
         return None
 
 
+class Trigger(Strict):
+    """Starts the mail of one subscriber by what they did, as long as the campaign runs."""
+
+    event: str = Field(min_length=1, description="type of event: signup, cart, ...")
+    after_s: float = Field(0, ge=0, description="waits so long after it")
+    unless: tuple[str, ...] = Field((), description="types of events that call the mail off")
+    within_s: float = Field(3_600, gt=0, description="an event that comes later starts nothing")
+    once_every_days: int | None = Field(
+        None, gt=0, description="for one subscriber; by default once for ever"
+    )
+
+
 class WarmUp(Strict):
     """A new sending domain: so many mails a day at most, from all campaigns together."""
 

@@ -38,10 +38,10 @@ class Rows(Protocol):
 
 
 class People(Protocol):
-    """What takes from events what they tell of persons (reco.subscribers.first_touch)."""
+    """What follows from events: for profiles (reco.subscribers.first_touch), or as mails."""
 
     def record(self, events: pl.DataFrame) -> int:
-        """Take events into the profiles, once however often they come."""
+        """Take events in, each once however often it comes."""
 
 
 @dataclass(slots=True)
@@ -85,6 +85,7 @@ class StreamProcessor:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         tally: Tally | None = None,
         people: People | None = None,
+        triggers: People | None = None,
     ) -> None:
         """`tally` goes on counting where another processor stopped."""
         self.tally = Tally() if tally is None else tally
@@ -93,6 +94,7 @@ class StreamProcessor:
         self._dead = dead
         self._clock = clock
         self._people = people
+        self._triggers = triggers
         self._known = KnownIds()
         self._types: set[str] = set()
 
@@ -114,6 +116,8 @@ class StreamProcessor:
         users = parsed.rows["user_id"].unique()
         touched = {user_bucket(user, self._lake.buckets) for user in users}
         self._rows.follow(sorted(touched), landed)
+        if self._triggers is not None:  # their mails know of the event already
+            self._triggers.record(parsed.rows)
         added = sum(len(part.rows) for part in landed)
         ahead = parsed.rows["timestamp"] - now
         self.tally.add(len(messages), added, [*parsed.refused.values()], ahead)

@@ -1,0 +1,167 @@
+"""Campaigns by event: a signup or a forgotten cart puts a mail for that subscriber into the ledger.
+
+Takes the events of the stream as they come; the senders of a running campaign do the rest, with
+every check that any mail goes through. The id of the delivery is made of subscriber and period, so
+an event that comes again, from a bus or after a kill, starts nothing twice.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+import structlog
+from sqlalchemy import select, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
+
+from reco.campaigns.campaign import Campaign
+from reco.campaigns.delivery import delivery_id
+from reco.campaigns.store import CampaignState
+from reco.campaigns.timing import Trigger
+from reco.database import CAMPAIGNS
+from reco.errors import ServiceUnavailable
+from reco.subscribers.store import SubscriberStore
+from serve.audience import assigned_arms, matching
+
+log = structlog.get_logger()
+
+REFRESH_S: Final = 1.0  # how soon a new campaign is known
+DAY_S: Final = 86_400
+OPEN: Final = (CampaignState.RUNNING, CampaignState.PAUSED)  # events wait while it is paused
+
+# Whoever had one in the period before may have to wait, though this period has none yet.
+ENQUEUE: Final = text("""
+    insert into deliveries (campaign_id, user_id, arm, state, next_at)
+    select cast(:campaign as text), x.delivery, x.arm, 'deferred', x.due
+    from unnest(cast(:deliveries as text[]), cast(:earlier as text[]), cast(:arms as text[]),
+        cast(:dues as timestamptz[]), cast(:sinces as timestamptz[]))
+        as x (delivery, earlier, arm, due, since)
+    where not exists (
+        select from deliveries d
+        where d.campaign_id = :campaign and d.user_id = x.earlier and d.queued_at > x.since
+    )
+    on conflict do nothing
+""")
+CALL_OFF: Final = text("""
+    update deliveries d
+    set state = 'suppressed', reply = :reason, next_at = null, settled_at = now()
+    from unnest(cast(:deliveries as text[]), cast(:times as timestamptz[])) as x (delivery, at)
+    where d.campaign_id = :campaign and d.user_id = x.delivery
+        and d.state in ('queued', 'deferred')
+        and (d.queued_at <= x.at or d.next_at - make_interval(secs => :after_s) <= x.at)
+""")
+
+
+class Triggers:
+    """Starts mails by events. One thread, one process a bucket of the bus: the stream's."""
+
+    def __init__(
+        self, engine: Engine, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._engine = engine
+        self._subscribers = SubscriberStore(engine)
+        self._clock = clock
+        self._campaigns: list[Campaign] = []
+        self._read_at = -REFRESH_S
+
+    def record(self, events: pl.DataFrame) -> int:
+        """Take events (tables.EVENTS) in; gives how many mails they started.
+
+        Events that were taken before, and those too old to be answered, start none.
+        Raises ServiceUnavailable: take them again then.
+        """
+        try:
+            return sum(self._take(campaign, events) for campaign in self._open())
+        except OperationalError as error:
+            why = str(error.orig).strip().splitlines()[0]
+            raise ServiceUnavailable("Events cannot start mails.", why) from error
+
+    def _open(self) -> list[Campaign]:
+        if time.monotonic() - self._read_at >= REFRESH_S:
+            c = CAMPAIGNS.c
+            query = select(c.config).where(
+                c.state.in_([state.value for state in OPEN]),
+                c.config["trigger"].astext.is_not(None),
+            )
+            with self._engine.connect() as connection:
+                rows = connection.execute(query).scalars().all()
+            self._campaigns = [Campaign.model_validate(row) for row in rows]
+            self._read_at = time.monotonic()
+        return self._campaigns
+
+    def _take(self, campaign: Campaign, events: pl.DataFrame) -> int:
+        trigger = campaign.trigger
+        assert trigger is not None  # those without one are not read
+        since = self._clock() - timedelta(seconds=trigger.within_s)
+        ours = events.filter(pl.col("type") == trigger.event, pl.col("timestamp") > since)
+        started = self._enqueue(campaign, trigger, _by_user(ours)) if len(ours) else 0
+        against = events.filter(pl.col("type").is_in(trigger.unless), pl.col("timestamp") > since)
+        if len(against):
+            self._call_off(campaign, trigger, _by_user(against, last=True))
+        if started:
+            log.info("mails start by event", campaign=campaign.id, mails=started)
+        return started
+
+    def _enqueue(self, campaign: Campaign, trigger: Trigger, found: dict[str, datetime]) -> int:
+        users = self._meant(campaign, list(found))
+        if not users:
+            return 0
+        times = [found[user] for user in users]
+        wait = timedelta(seconds=trigger.after_s)
+        apart = timedelta(days=trigger.once_every_days or 0)
+        values = {
+            "campaign": campaign.id,
+            "deliveries": [_delivery(trigger, u, at) for u, at in zip(users, times, strict=True)],
+            "earlier": [
+                _delivery(trigger, u, at - apart) for u, at in zip(users, times, strict=True)
+            ],
+            "arms": assigned_arms(campaign, users),
+            "dues": [at + wait for at in times],
+            "sinces": [at - apart for at in times],
+        }
+        return self._run(ENQUEUE, values)
+
+    def _call_off(self, campaign: Campaign, trigger: Trigger, found: dict[str, datetime]) -> None:
+        apart = timedelta(days=trigger.once_every_days or 0)
+        pairs = {
+            _delivery(trigger, user, when): at
+            for user, at in found.items()
+            for when in (at, at - apart)
+        }
+        values = {
+            "campaign": campaign.id,
+            "deliveries": list(pairs),
+            "times": list(pairs.values()),
+            "reason": f"unless: {', '.join(trigger.unless)}",
+            "after_s": trigger.after_s,
+        }
+        self._run(CALL_OFF, values)
+
+    def _run(self, statement: Any, values: dict[str, Any]) -> int:
+        with self._engine.begin() as connection:
+            return connection.execute(statement, values).rowcount
+
+    def _meant(self, campaign: Campaign, users: list[str]) -> list[str]:
+        """Those whom the campaign is for."""
+        named = campaign.audience.user_ids()
+        if named is not None:
+            users = sorted(set(users) & set(named))
+        if users and campaign.audience.where:
+            users = matching(campaign, self._subscribers, users)
+        return users
+
+
+def _by_user(events: pl.DataFrame, *, last: bool = False) -> dict[str, datetime]:
+    """When each subscriber did it first, or last."""
+    at = pl.col("timestamp").max() if last else pl.col("timestamp").min()
+    return dict(events.group_by("user_id").agg(at).sort("user_id").iter_rows())
+
+
+def _delivery(trigger: Trigger, user_id: str, at: datetime) -> str:
+    """Id of the delivery: once for ever, or once in each period of days."""
+    if trigger.once_every_days is None:
+        return user_id
+    period = int(at.timestamp()) // (trigger.once_every_days * DAY_S)
+    return delivery_id(user_id, f"{trigger.event}-{period}")
