@@ -26,6 +26,7 @@ from serve.past import Past
 from serve.picking import Picker, unscored
 from serve.reading import Reader
 from serve.segments import Segments
+from serve.shelf import Shelf
 from serve.stores import Stores
 
 
@@ -59,7 +60,8 @@ class Rules:
     def __init__(self, home: str) -> None:
         stores = self._stores = Stores(home)
         self._meters = Meters()
-        self._picker = Picker(stores.catalogue, stores.online, Caps(stores.redis))
+        shelf = Shelf(stores.lake, stores.catalogue)
+        self._picker = Picker(stores.catalogue, stores.online, Caps(stores.redis), shelf)
 
     def pick(
         self, chunk: FeatureChunk, scored: ScoredChunk | None, fallback: str = ""

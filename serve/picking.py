@@ -35,6 +35,7 @@ from reco.rules.rules import (
 from reco.tables import item_keys
 from serve.chunks import Choice, FeatureChunk, Mode, PickedChunk, ScoredChunk, candidates
 from serve.rows import placed
+from serve.shelf import Shelf
 
 log = structlog.get_logger()
 
@@ -46,9 +47,12 @@ CAPS_DOWN: Final = "caps_unavailable"
 class Picker:
     """Chooses what each recipient is shown. Threads may share it."""
 
-    def __init__(self, catalogue: Catalogue, online: OnlineStore, caps: Caps) -> None:
+    def __init__(
+        self, catalogue: Catalogue, online: OnlineStore, caps: Caps, shelf: Shelf | None = None
+    ) -> None:
         self._catalogue = catalogue
         self._caps = caps
+        self._shelf = shelf
         self._popular = Popular(online)
         self._blocked = lru_cache(maxsize=64)(self._blocked_rows)
 
@@ -103,6 +107,7 @@ class Picker:
             bought=Bought.of(chunk.histories, 0) if scored.novel else None,
             max_per_category=choice.rules.max_per_category,
             diversity=choice.rules.diversity,
+            stocked=self._shelf.in_stock() if self._shelf else None,
         )
 
     def _capped(self, chunk: FeatureChunk, slates: Slates) -> tuple[Bools, str]:

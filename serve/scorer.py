@@ -7,6 +7,7 @@ from serve.metrics import Meters
 from serve.model import CurrentModel
 from serve.occasions import Occasions
 from serve.scoring import Scoring
+from serve.shelf import Shelf
 from serve.stores import Stores
 
 
@@ -17,7 +18,8 @@ class Scorer:
         stores = self._stores = Stores(home)
         self._meters = Meters()
         occasions = Occasions(stores.lake, stores.online, stores.catalogue)
-        self._scoring = Scoring(stores.catalogue, occasions=occasions)
+        shelf = Shelf(stores.lake, stores.catalogue)
+        self._scoring = Scoring(stores.catalogue, occasions=occasions, shelf=shelf)
         self._model = CurrentModel(stores.redis, stores.catalogue, self._scoring)
 
     def reconfigure(self, config: dict[str, Any]) -> None:

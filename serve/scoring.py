@@ -19,6 +19,7 @@ from reco.rules.rules import Bools, RuleContext, blocked_by, cut
 from serve.chunks import Choice, FeatureChunk, ScoredChunk, candidates
 from serve.occasions import Occasions
 from serve.rows import placed, some
+from serve.shelf import Shelf
 
 log = structlog.get_logger()
 
@@ -35,11 +36,13 @@ class Scoring:
         catalogue: Catalogue,
         scorer: Scorer | None = None,
         occasions: Occasions | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self._catalogue = catalogue
+        self._shelf = shelf
         self._scorer = scorer
         self._occasions = occasions
-        self._allowed = lru_cache(maxsize=64)(self._allowed_rows)
+        self._blocked = lru_cache(maxsize=64)(self._blocked_rows)
 
     @property
     def version(self) -> str:
@@ -94,9 +97,12 @@ class Scoring:
             return slates, MODEL_FAILED
         return placed(slates, wanted, scored), ""
 
-    def _allowed_rows(self, choice: Choice) -> Bools:
-        blocked = blocked_by(self._catalogue, choice.rules)
-        return RuleContext(self._catalogue, blocked).allowed
+    def _allowed(self, choice: Choice) -> Bools:
+        stocked = self._shelf.in_stock() if self._shelf else None
+        return RuleContext(self._catalogue, self._blocked(choice), stocked=stocked).allowed
+
+    def _blocked_rows(self, choice: Choice) -> Bools:
+        return blocked_by(self._catalogue, choice.rules)
 
 
 def _learned_later(scorer: Scorer, choice: Choice) -> bool:

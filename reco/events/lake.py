@@ -174,6 +174,11 @@ class Lake:
         items = stored if len(stored) else self._named_by_events()
         return items.with_columns(pl.coalesce("title", name).alias("title"))
 
+    def items_version(self) -> str:
+        """Changes whenever items were written."""
+        info = self.filesystem.get_file_info(self.path("items.parquet"))
+        return f"{info.mtime_ns}-{info.size}"
+
     def has_items(self) -> bool:
         """Whether items were imported; if not, they are known by the events that name them."""
         return len(self._stored_items()) > 0

@@ -55,6 +55,7 @@ class RuleContext:
     bought            None leaves the already-bought filter off
     max_per_category  None leaves it open
     diversity         0 keeps the order, 1 looks at likeness alone (MMR)
+    stocked           bool [m] what can be sold now; None asks the catalogue
     """
 
     catalogue: Catalogue
@@ -62,11 +63,17 @@ class RuleContext:
     bought: Bought | None = None
     max_per_category: int | None = None
     diversity: float = 0.0
+    stocked: Bools | None = None
+
+    @property
+    def in_stock(self) -> Bools:
+        """Over catalogue rows [m]: what can be sold."""
+        return self.catalogue.in_stock if self.stocked is None else self.stocked
 
     @property
     def allowed(self) -> Bools:
         """The hard part, over catalogue rows [m]: not blocked, and in stock."""
-        return ~self.blocked & self.catalogue.in_stock
+        return ~self.blocked & self.in_stock
 
 
 Rule = Callable[[Slates, RuleContext], Slates]
@@ -121,7 +128,7 @@ def not_blocked(slates: Slates, context: RuleContext) -> Slates:
 
 def in_stock(slates: Slates, context: RuleContext) -> Slates:
     """The item can be sold."""
-    return slates.keep(among(context.catalogue, context.catalogue.in_stock, slates.items))
+    return slates.keep(among(context.catalogue, context.in_stock, slates.items))
 
 
 def not_bought(slates: Slates, context: RuleContext) -> Slates:
