@@ -23,9 +23,11 @@ def check(terminal: Terminal, file: Path) -> None:
     from reco.line import open_line
     from serve.app import AppArgs
     from serve.campaign import check
+    from serve.letterhead import try_template
     from serve.running import application
 
     wanted = load(file)
+    try_template(wanted)  # before anything is started
     with (
         open_line(ray=True) as line,
         application(AppArgs(home=line.services.home)),
@@ -151,10 +153,12 @@ def preview(
     from reco.campaigns.campaign import load
     from reco.line import open_line
     from serve.app import AppArgs
+    from serve.letterhead import try_template
     from serve.preview import write_preview
     from serve.running import application
 
     wanted = load(file)
+    try_template(wanted)  # before anything is started
     with open_line(ray=True) as line, application(AppArgs(home=line.services.home)):
         mail = write_preview(wanted, user_id, arm, line.services, out)
     terminal.summary(f"Preview for {user_id}", mail)

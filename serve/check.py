@@ -18,12 +18,15 @@ from reco.catalogue import Catalogue
 from reco.database import open_database
 from reco.embedded import Services
 from reco.events.lake import Lake
-from reco.rules.rules import blocked_by
+from reco.outcomes.complaints import DAYS, complaints_lately
+from reco.rules.fates import Fate
+from reco.rules.rules import Bools, blocked_by
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionReason
 from render.lint import Finding, lint
 from serve.audience import SAME_ADDRESS, Addresses, assigned_arms, pages
 from serve.chunks import Assembled, Choice, Mode, Request
+from serve.contact import MESSAGE_CAP
 from serve.graph import Graph
 from serve.letterhead import dkim_of, domain_of, renderer_of, try_template
 
@@ -59,6 +62,7 @@ def check(
         made = _Made(progress, sum(len(chunk) for chunk in chunks) + sharing)
         made.leave_out(sharing, SAME_ADDRESS)
         asyncio.run(_make(campaign, chunks, Graph.of_app(scorer_budget_s), made))
+        complaints = complaints_lately(engine, Lake(services.lake))
     finally:
         engine.dispose()
     catalogue = Catalogue.of(Lake(services.lake).items())
@@ -67,8 +71,18 @@ def check(
     mailable = int((~blocked & catalogue.in_stock).sum())
     preflight = Preflight.of(made.frame(), campaign, made.audience(), mailable)
     preflight = _with_lint(preflight, lint(template, campaign.segment_names))
+    shown = set(made.frame()["items"].explode(empty_as_null=True).drop_nulls())
     notes = (*preflight.notes, *_sharing(sharing), *_nameless(campaign, catalogue))
-    problems = (*preflight.problems, *_unreachable(services))
+    notes = (*notes, *_dead(campaign, catalogue, ~blocked & catalogue.in_stock, shown))
+    cannot = [f"{n:,} mails cannot be made: {why}." for why, n in made.broken.most_common(5)]
+    problems = (*preflight.problems, *cannot, *_unreachable(services))
+    if complaints.exceed(campaign.limits.complaint_share):
+        problems = (
+            *problems,
+            f"{complaints.complaints:,} of {complaints.mails:,} mails of the last {DAYS} days were "
+            f"called spam ({complaints.share:.2%}); the limit is "
+            f"{campaign.limits.complaint_share:.1%}.",
+        )
     if sender is not None:
         signer = dkim_of(campaign, services)
         judged = sender.judge(domain_of(campaign), signer.dns_record() if signer else None)
@@ -93,6 +107,21 @@ def _nameless(campaign: Campaign, catalogue: Catalogue) -> Iterator[str]:
     ):
         if unknown := sorted(set(names) - set(catalogue.frame[column])):
             yield f"{what}: the catalogue has no {', '.join(unknown)}."
+
+
+def _dead(
+    campaign: Campaign, catalogue: Catalogue, mailable: Bools, shown: set[str]
+) -> Iterator[str]:
+    """Items of the editor that nobody is shown, and items shown without a page or a price."""
+    editorial = () if campaign.editorial == "popular" else campaign.editorial
+    alive = set(catalogue.frame["item_id"].filter(pl.Series(mailable)))
+    known = set(catalogue.frame["item_id"])
+    if dead := sorted(set(editorial) & known - alive):
+        yield f"editorial: {', '.join(dead)} are out of stock or blocked, and never shown."
+    rows = catalogue.frame.filter(pl.col("item_id").is_in(list(shown)))
+    for column, what in (("url", "page in the shop"), ("price", "price")):
+        if n := rows[column].null_count():
+            yield f"{n:,} of the {len(rows):,} items shown have no {what}."
 
 
 def _unreachable(services: Services) -> Iterator[str]:
@@ -125,16 +154,25 @@ class _Made:
         self._total = total
         self._done = 0
         self._reasons: Counter[str] = Counter()
+        self.broken: Counter[str] = Counter()  # mails that cannot be made, by the reason
         self._rows: list[tuple[object, ...]] = []
 
     def add(self, made: Assembled) -> None:
         """Take a chunk in."""
         rungs = made.slates.rungs.max(axis=1, initial=0).tolist()
+        capped = (made.fates == Fate.CAPPED).any(axis=1).tolist()
         for i, delivery in enumerate(made.deliveries):
             size = len(made.rendered[i].html.encode())
-            self._rows.append((delivery, made.arms[i], rungs[i], made.item_ids[i], size, []))
-        for why, mails in Counter(broken.reason for broken in made.broken).items():
-            log.warning("mails cannot be made", mails=mails, why=why)  # not whose: logs are kept
+            mail: tuple[object, ...] = (
+                delivery,
+                made.arms[i],
+                rungs[i],
+                made.item_ids[i],
+                size,
+                [],
+            )
+            self._rows.append((*mail, made.fallback, capped[i]))
+        self.broken.update(broken.reason for broken in made.broken)
         self._reasons.update(missing.reason for missing in made.withheld)
         self._done += len(made) + len(made.withheld) + len(made.broken)
         if self._progress is not None:
@@ -156,6 +194,7 @@ class _Made:
             no_address=self._reasons["no_address"] + self._reasons["unknown"],
             invalid_address=self._reasons[SuppressionReason.INVALID.value],
             no_consent=self._reasons["no_consent"],
+            capped=self._reasons[MESSAGE_CAP],
             suppressed=self._reasons[SAME_ADDRESS]
             + sum(
                 self._reasons[reason.value]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,6 +21,20 @@ from render.reasons import reason_sentence
 from serve.audience import assigned_arms
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.graph import Graph
+
+WHY_NONE: Final = {  # the reasons of serve.reading, in words
+    "unknown": "No subscriber has this id; ids are told apart by upper and lower case.",
+    "no_address": "The subscriber has no address: they are recommended to, never mailed.",
+    "no_consent": "The subscriber has not agreed to mails.",
+    "id_is_an_address": "The id is an e-mail address, and no link may hold one.",
+    "message_cap": "The subscriber had enough mails lately (message_cap).",
+    "unsubscribe": "The address is on the suppression list: its owner unsubscribed.",
+    "complaint": "The address is on the suppression list: its owner called a mail spam.",
+    "hard_bounce": "The address is on the suppression list: mail to it bounced for good.",
+    "soft_bounce": "The address is on the suppression list for now: mail to it keeps bouncing.",
+    "invalid": "The address is on the suppression list: no server takes mail for it.",
+    "manual": "The address is on the suppression list: somebody put it there.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,8 @@ async def assemble_one(
     spec = campaign.model_dump_json().encode()
     made = await graph.assemble(Request(Choice.of(campaign), [user_id], [arm], Mode.CHECK, spec))
     for missing in (*made.withheld, *made.broken):
-        raise NotFound(f"{user_id} gets no mail of {campaign.id}.", missing.reason)
+        why = WHY_NONE.get(missing.reason, missing.reason)
+        raise NotFound(f"{user_id} gets no mail of {campaign.id}.", why)
     return made
 
 

@@ -1,11 +1,18 @@
 """Preflight: what blocks a send, what is only said."""
 
+from datetime import UTC, datetime, timedelta
+
 import polars as pl
 import pytest
+from sqlalchemy import insert
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.preflight import MAILS, AudienceCounts, Preflight
+from reco.database import DELIVERIES
+from reco.events.schema import conform
 from reco.models.slates import Rung
+from reco.outcomes.complaints import Complaints, complaints_lately
+from reco.tables import EVENTS
 
 
 def campaign(**changes: object) -> Campaign:
@@ -27,7 +34,8 @@ def campaign(**changes: object) -> Campaign:
 
 def mails(n: int = 10, **columns: object) -> pl.DataFrame:
     """n good mails, every second one personal, with some columns replaced in all of them."""
-    row = {"rung": Rung.LIVE, "items": ["a", "b"], "size_bytes": 25 * 1024, "missing": []} | columns
+    row = {"rung": Rung.LIVE, "items": ["a", "b"], "size_bytes": 25 * 1024, "missing": []}
+    row |= {"fallback": "", "capped": False} | columns
     rows = [{"user_id": f"u{i}", "arm": "personal" if i % 2 else "control"} | row for i in range(n)]
     return pl.DataFrame(rows, schema=MAILS)
 
@@ -110,3 +118,59 @@ def test_invalid_addresses_count_against_those_who_have_one() -> None:
 def test_rows_without_a_column_are_refused() -> None:
     with pytest.raises(ValueError, match="missing"):
         judge(mails().drop("missing"))
+
+
+def test_it_says_why_mails_fall_back_and_how_often_caps_bind() -> None:
+    rows = mails(4, rung=Rung.POPULAR, fallback="no_model", capped=True)
+    audience = AudienceCounts(total=10, capped=6)
+
+    report = Preflight.of(rows, campaign(limits={"fallback_share": 1.0}), audience)
+
+    assert report.findings.by_fallback == {"no_model": 2}
+    assert report.problems == (
+        "60.0% of the audience had enough mails (message_cap); the limit is 50.0%.",
+    )
+    assert "6 had enough mails lately (message_cap)." in report.notes
+    assert "The frequency cap takes candidates from 4 mails." in report.notes
+    assert "2 mails of the model's arms fall back: no_model." in report.notes
+
+
+@pytest.mark.parametrize(
+    ("complaints", "mails", "too_many"),
+    [(0, 0, False), (2, 100, False), (3, 1_000, False), (4, 1_000, True), (30, 10_000, False)],
+)
+def test_complaints_beyond_what_providers_allow_are_told_from_chance(complaints, mails, too_many):
+    assert Complaints(complaints, mails).exceed(0.003) is too_many
+
+
+def test_complaints_of_the_last_month_are_counted_once_a_mail(engine, lake) -> None:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    ages = [1, 1, 2, 40]
+    rows = [
+        {
+            "event_id": f"e{n}",
+            "user_id": "u",
+            "type": "complaint",
+            "timestamp": now - timedelta(days=age),
+            "campaign_id": "c",
+            "delivery_id": f"d{age}",
+        }
+        for n, age in enumerate(ages)
+    ]
+    lake.append(conform(pl.DataFrame(rows), EVENTS))
+    with engine.begin() as connection:
+        connection.execute(
+            insert(DELIVERIES),
+            [
+                {
+                    "campaign_id": "c",
+                    "user_id": f"d{age}",
+                    "arm": "a",
+                    "state": "accepted",
+                    "settled_at": now - timedelta(days=age),
+                }
+                for age in (1, 2, 3, 40)
+            ],
+        )
+
+    assert complaints_lately(engine, lake, now) == Complaints(2, 3)

@@ -89,6 +89,10 @@ class Limits(Strict):
     size_kb: float = Field(90, gt=0, description="of the HTML; Gmail clips at 102 KB")
     over_size_share: Share = 0.0
     missing_share: Share = Field(0.0, description="mails that lack a variable of the template")
+    capped_share: Share = Field(0.5, description="recipients who had enough mails (message_cap)")
+    complaint_share: Share = Field(
+        0.003, description="of all mails of the last 30 days; Gmail's and Yahoo's own limit"
+    )
 
 
 class Campaign(Strict):

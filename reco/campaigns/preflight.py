@@ -23,8 +23,11 @@ MAILS: Final = pl.Schema(
         "items": pl.List(pl.String()),
         "size_bytes": pl.Int64(),  # of the HTML part
         "missing": pl.List(pl.String()),  # variables of the template without a value
+        "fallback": pl.String(),  # why a better rung was not reached, "" it was
+        "capped": pl.Boolean(),  # whether the frequency cap took a candidate from it
     }
 )
+KNOWS_LITTLE: Final = "the model has no picks for them"
 OWN_RUNGS: Final = (Rung.FRESH.value, Rung.LIVE.value)  # what the model itself chose
 
 
@@ -37,12 +40,13 @@ class AudienceCounts:
     invalid_address: int = 0
     no_consent: int = 0
     suppressed: int = 0
+    capped: int = 0  # had enough mails
 
     @property
     def mailable(self) -> int:
         """Recipients that a mail is made for."""
         excluded = self.no_address + self.invalid_address + self.no_consent + self.suppressed
-        return self.total - excluded
+        return self.total - excluded - self.capped
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Findings:
     by_arm: dict[str, int]
     by_rung: dict[str, int]  # of the arms that the model fills
     fallback_share: float  # of those, below the model's own rungs
+    by_fallback: dict[str, int]  # of those, by the reason
+    capped: int  # mails from which the frequency cap took a candidate
     empty_places: int  # marked "" in `items`
     short_mails: int  # show fewer items than `picks`
     blocked_mails: int  # show an item that the campaign itself blocks
@@ -105,7 +111,9 @@ class Preflight:
 
 def _findings(rows: pl.DataFrame, campaign: Campaign, mailable_items: int | None) -> Findings:
     modelled = [arm.name for arm in campaign.arms if arm.slate == "model"]
-    rungs = rows.filter(pl.col("arm").is_in(modelled))["rung"]
+    personal = rows.filter(pl.col("arm").is_in(modelled))
+    rungs = personal["rung"]
+    below = personal.filter(pl.col("rung").is_in(OWN_RUNGS).not_())["fallback"]
     shown = rows.select(pl.col("items").list.filter(pl.element() != "")).to_series()
     distinct = shown.explode(empty_as_null=True).drop_nulls().n_unique()
     sizes_kb = rows["size_bytes"] / 1024
@@ -114,6 +122,8 @@ def _findings(rows: pl.DataFrame, campaign: Campaign, mailable_items: int | None
         by_arm=_counts(rows["arm"]),
         by_rung={Rung(int(rung)).name.lower(): n for rung, n in _counts(rungs).items()},
         fallback_share=_share(_true(rungs.is_in(OWN_RUNGS).not_()), len(rungs)),
+        by_fallback=_counts(below.fill_null("").replace("", KNOWS_LITTLE)),
+        capped=_true(rows["capped"]),
         empty_places=_true(rows["items"].explode(empty_as_null=True) == ""),
         short_mails=_true(shown.list.len() < campaign.picks),
         blocked_mails=_showing(shown, campaign.rules.blocked_items),
@@ -150,6 +160,11 @@ def _excesses(found: Findings, audience: AudienceCounts, limits: Limits) -> list
         ("of the addresses are invalid", invalid, limits.invalid_share),
         (f"of the mails exceed {limits.size_kb:g} KB", over_size, limits.over_size_share),
         (f"of the mails lack {', '.join(found.missing)}", lacking, limits.missing_share),
+        (
+            "of the audience had enough mails (message_cap)",
+            _share(audience.capped, audience.total),
+            limits.capped_share,
+        ),
     )
     return [
         f"{share:.1%} {what}; the limit is {limit:.1%}."
@@ -159,12 +174,16 @@ def _excesses(found: Findings, audience: AudienceCounts, limits: Limits) -> list
 
 
 def _notes(found: Findings, audience: AudienceCounts, campaign: Campaign) -> list[str]:
+    why_back = found.by_fallback.items()
     idle = [arm.name for arm in campaign.arms if arm.name not in found.by_arm]
     notes = (
         (len(idle), f"Nobody is in {', '.join(idle)}."),
         (audience.no_address, f"{audience.no_address:,} have no address."),
         (audience.no_consent, f"{audience.no_consent:,} have not consented and get no mail."),
         (audience.suppressed, f"{audience.suppressed:,} are on the suppression list."),
+        (audience.capped, f"{audience.capped:,} had enough mails lately (message_cap)."),
+        (found.capped, f"The frequency cap takes candidates from {_mails(found.capped)}."),
+        *((n, f"{_mails(n)} of the model's arms fall back: {why}.") for why, n in why_back),
     )
     return [sentence for n, sentence in notes if n]
 
