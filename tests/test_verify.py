@@ -144,3 +144,24 @@ def test_the_command_replays_dead_letters(run, services):
     assert '{"replayed": 3, "left": {}}\n' == answer.output
     assert {} == DeadLetters(client).counts()
     client.flushdb()
+
+
+def test_the_command_ends_with_1_when_a_served_row_differs(
+    run, services, engine, lake, monkeypatch
+):
+    monkeypatch.setenv("RECO_LAKE", lake.path())
+    client = connect_redis(services.redis_url)
+    client.flushdb()
+    processor(lake, client).process(messages(stream_events(300)))
+
+    right = run("features", "--verify")
+    row = OnlineStore(client).fetch(["u5"])
+    OnlineStore(client).load(["u5"], row.merge(row))
+    wrong = run("features", "--verify")
+    client.flushdb()
+    client.close()
+
+    assert (0, 1) == (right.exit_code, wrong.exit_code), wrong.output
+    assert '"compared": 30' in right.stdout
+    assert '"differing": 1' in wrong.stdout
+    assert '"u5"' in wrong.stdout
