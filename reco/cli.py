@@ -139,10 +139,11 @@ def evaluate_(terminal: Terminal, config: Path | None, as_of: datetime | None) -
 def recommend_(terminal: Terminal, as_of: datetime | None, out: Path, **question: Any) -> None:
     """Rank items for many users at once, into a file."""
     from reco.line import open_line
+    from train.plan import end_of
     from train.recommend import ask
 
     with open_line(ray=True) as line, terminal.progress() as progress:
-        when = as_of or datetime.now(UTC)
+        when = as_of or end_of(line.lake)
         summary = ask(line.services, line.lake, out, when, progress, **question)
     terminal.summary("Recommendations", summary)
 

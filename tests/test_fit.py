@@ -4,7 +4,9 @@ Redis and MLflow.
 """
 
 import os
+import shutil
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,10 +22,10 @@ from reco.events.importing import import_table
 from reco.events.lake import Lake
 from reco.models.artifact import Artifact
 from reco.models.plain import NAMES
-from reco.models.registry import champion
+from reco.models.registry import Champion, champion
 from reco.models.scorer import Scorer
-from reco.tables import CHAMPION_KEY
 from train import fit
+from train.choice import Choice, serve_instead
 from train.config import TrainConfig
 from train.evaluate import FITTED, FREQUENCY
 from train.examples import Job, materialise, read_shard
@@ -207,29 +209,30 @@ def test_too_short_a_history_is_refused(services: Services, ray_cluster: None, s
 
 
 def test_where_no_model_is_surely_better_a_simple_recommender_serves(
-    trained: fit.FitSummary, services: Services, shop: Lake
+    trained: fit.FitSummary, services: Services, shop: Lake, tmp_path: Path
 ) -> None:
     """A model that shuns what is popular; what led the simple ones serves in its place."""
-    redis = connect_redis(services.redis_url)
-    before = redis.getdel(CHAMPION_KEY)
-    assert before is not None
-    poor = QUICK.model_copy(
-        update={
-            "promote": "gate",
-            "ranker": QUICK.ranker.model_copy(update={"popularity_penalty": 1.0}),
-        }
-    )
+    model = Artifact.load(f"{trained.directory}-validation")
+    poor, final = str(tmp_path / "poor"), str(tmp_path / "final")
+    replace(model, config=replace(model.config, popularity_penalty=1.0)).save(poor)
+    plan = prepare(QUICK, services, shop, CUT, quiet)
+    plan = replace(plan, job=replace(plan.job, directory=poor))
 
-    summary = fit.run(poor, services, shop, CUT, quiet)
+    found = fit.gate(plan, services, shop, None, quiet)
+    kept = fit.gate(plan, services, shop, Champion(trained.version, trained.directory), quiet)
 
-    assert summary.promoted
-    assert summary.serves in NAMES
-    assert "not surely better" in summary.why
-    assert f"{summary.serves} serves" in summary.why
-    model = champion(redis)
-    redis.set(CHAMPION_KEY, before)
-    assert model is not None
-    scorer = Scorer.load(model.directory, Catalogue.of(shop.items()))
+    assert found.passed
+    assert found.serves in NAMES
+    assert "not surely better" in found.why
+    assert f"{found.serves} serves" in found.why
+    assert not kept.passed
+    assert kept.why.endswith("the champion stays")  # it is a model, and cannot be judged
+    shutil.copytree(trained.directory, final)
+    serve_instead(plan, poor, final, Choice(found.serves, found.why))
+    scorer = Scorer.load(final, Catalogue.of(shop.items()))
     assert scorer.artifact.chosen is not None
-    assert scorer.artifact.chosen.plain.name == summary.serves
-    assert scorer.config.as_of_day == Artifact.load(trained.directory).config.as_of_day
+    assert (scorer.artifact.chosen.plain.name, scorer.artifact.chosen.why) == (
+        found.serves, found.why,
+    )  # fmt: skip
+    slates = scorer.score(plan.histories.take(0, 20), CUT, 5)
+    assert ((slates.scores > 0) & (slates.scores < 1)).all()

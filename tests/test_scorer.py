@@ -6,10 +6,12 @@ import pytest
 
 from reco.features.history import NO_PROFILING, Histories
 from reco.features.pairs import pairs
+from reco.models.artifact import TOUCHED
 from reco.models.because import MOST
 from reco.models.scorer import Scorer
 from reco.models.slates import Reason, Rung, Slates
 from reco.models.spectral import bag_weights
+from reco.tables import type_code
 from tests.model_world import DAY, artifact_of, catalogue_of, histories_of
 
 CATALOGUE = catalogue_of(1_500)
@@ -80,6 +82,30 @@ def test_a_pick_that_goes_with_the_history_names_what_they_took(histories: Histo
     row = CATALOGUE.index.rows(p.item)
     speaks = weight * (model.towers.taken[row] @ model.towers.item[pick[0]])
     assert slates.because[user, place] == p.item[speaks.argmax()]
+
+
+def test_what_they_looked_at_is_shown_where_that_is_evidence(histories: Histories) -> None:
+    """Half of the history is views; who leaves out what was bought still shows what was not."""
+    records = histories.records.copy()
+    half = records["item"] % 2 == 0
+    records["type"][half] = type_code("view")
+    mixed = Histories.of(histories.owner, records, len(histories), histories.tokens)
+    model = artifact_of(CATALOGUE)
+    counting = replace(model, config=replace(model.config, settings={TOUCHED: True}))
+
+    blind = Scorer(model, CATALOGUE, "v1").score(mixed, NOW, 20)
+    both = Scorer(counting, CATALOGUE, "v1").score(mixed, NOW, 20)
+    novel = Scorer(counting, CATALOGUE, "v1").score(mixed, NOW, 20, novel_only=True)
+
+    assert not (blind.reasons == Reason.LOOKED_AT).any()
+    for slates in (both, novel):
+        looked = slates.reasons == Reason.LOOKED_AT
+        assert looked.any()
+        assert (slates.items[looked] % 2 == 0).all()
+    assert (both.items[both.reasons == Reason.REPEAT] % 2 == 1).all()
+    for user in range(len(histories)):
+        bought = {item for item in had(histories, user) if item % 2}
+        assert not bought & set(novel.items[user].tolist())
 
 
 def test_a_shop_without_repeats_never_shows_what_they_had(histories: Histories) -> None:

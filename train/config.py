@@ -92,6 +92,12 @@ class TrainConfig(Strict):
     repeats_from: float = Field(
         0.05, ge=0, le=1, description="auto keeps from this share of repeats on"
     )
+    touches: Literal["auto", "count", "ignore"] = Field(
+        "auto", description="do views and carts count as evidence?"
+    )
+    touches_from: float = Field(
+        0.05, ge=0, le=1, description="auto counts them from this share of looked-at takings on"
+    )
     min_item_events: int = Field(
         5, ge=1, description="items with fewer events of the target are left out"
     )

@@ -14,7 +14,7 @@ import torch
 
 from reco.catalogue import Catalogue
 from reco.events.lake import Lake
-from reco.models.artifact import Artifact, ModelConfig
+from reco.models.artifact import TOUCHED, Artifact, ModelConfig
 from reco.models.item_graph import ItemGraph
 from reco.models.ranker import Calibration, Head
 from reco.models.repeat import debiased
@@ -58,6 +58,7 @@ class LoopJob:
     end_day: int
     timeless: bool
     repeats: bool
+    touches: bool = False
     calibrations: Calibrations | None = None
     mlflow: tuple[str, str] | None = None
     first_step: int = 0
@@ -100,7 +101,9 @@ def load_problem(job: LoopJob, workers: Workers) -> Problem:
     timeline = Timeline(job.end_day, job.config.horizon_days, job.timeless)
     catalogue = Catalogue.of(lake.items())
     code = type_code(job.target)
-    return Problem(histories, catalogue, timeline, job.config, code, workers, job.repeats)
+    return Problem(
+        histories, catalogue, timeline, job.config, code, workers, job.repeats, job.touches
+    )
 
 
 def train(problem: Problem, device: torch.device, report: Reporter) -> Trained:
@@ -192,7 +195,7 @@ def build(problem: Problem, job: LoopJob, trained: Trained, calibrations: Calibr
         seed=job.config.seed,
         repeat_calibration=calibrations[0],
         explore_calibration=calibrations[1],
-        settings=job.config.model_dump(mode="json"),
+        settings=job.config.model_dump(mode="json") | {TOUCHED: job.touches},
     )
     ids = problem.catalogue.item_ids[problem.rows].tolist()
     towers, graph = trained.towers, trained.graph

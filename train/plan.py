@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
+import scipy.sparse as sp
 
 from reco.catalogue import Catalogue
 from reco.database import open_database
@@ -12,8 +13,9 @@ from reco.embedded import Services
 from reco.errors import InputError, NotFound
 from reco.events.lake import Lake
 from reco.features.history import Histories, cutoff_day
-from reco.features.pairs import pairs
+from reco.features.pairs import Pairs, pairs
 from reco.features.targets import strongest
+from reco.features.touches import touched
 from reco.subscribers.store import SubscriberStore
 from reco.tables import type_code
 from reco.terminal import Report
@@ -40,6 +42,8 @@ class DataReport:
     last: datetime | None
     repeat_share: float  # of what is taken in the last horizon, what the subscriber had before
     repeats: bool  # so these are recommended again
+    touch_share: float  # of what is taken in it, what they had looked at before and not had
+    touches: bool  # so views and carts are evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ def prepare(
         end_day=timeline.end_day,
         timeless=timeline.timeless,
         repeats=report.repeats,
+        touches=report.touches,
         impressions=shown[0],
     )
     return Plan(version, as_of, job, histories, catalogue, timeline, report, shown[1])
@@ -126,9 +131,9 @@ def look_at(
     labels = timeline.labels(
         histories, timeline.end_day, type_code(target), catalogue.index, len(catalogue)
     )
-    had = pairs(
-        timeline.everything(histories), 1 if timeless else timeline.end_day, type_code(target)
-    )
+    past, code = timeline.everything(histories), type_code(target)
+    day = 1 if timeless else timeline.end_day
+    had = pairs(past, day, code)
     if not labels.nnz or not len(had):
         raise InputError(
             f"There is too little to learn from: no {target} events on both sides of the cut.",
@@ -136,8 +141,14 @@ def look_at(
             f"the validation cut lies {config.horizon_days} days before the end.",
             "Import the items and a longer history, or change `target` or `horizon_days`.",
         )
-    row = catalogue.index.rows(had.item)
-    again = cells(labels, had.owner[row >= 0], row[row >= 0]).sum() / labels.nnz
+    again = _share(labels, had, catalogue)
+    wide = past if timeless else touched(past, code)
+    looked = 0.0 if wide is past else _share(labels, pairs(wide, day, code), catalogue) - again
+    touches = (
+        looked >= config.touches_from
+        if config.touches == "auto"
+        else config.touches == "count" and not timeless
+    )
     repeats = again >= config.repeats_from if config.repeats == "auto" else config.repeats == "keep"
     first, last = [s.first for s in shards if s.first], [s.last for s in shards if s.last]
     report = DataReport(
@@ -148,10 +159,18 @@ def look_at(
         items=len(set().union(*(s.items for s in shards))),
         first=min(first, default=None),
         last=max(last, default=None),
-        repeat_share=round(float(again), 4),
+        repeat_share=round(again, 4),
         repeats=bool(repeats),
+        touch_share=round(looked, 4),
+        touches=touches,
     )
     return timeline, report
+
+
+def _share(labels: sp.csr_matrix, had: Pairs, catalogue: Catalogue) -> float:
+    """Share of the labels that are among these pairs."""
+    row = catalogue.index.rows(had.item)
+    return float(cells(labels, had.owner[row >= 0], row[row >= 0]).sum() / labels.nnz)
 
 
 def end_of(lake: Lake) -> datetime:

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from reco.catalogue import Catalogue, KeyIndex
 from reco.features.history import NO_PROFILING, Histories
 from reco.features.pairs import Pairs, pairs
+from reco.features.touches import touched
 from reco.models.explore import EXPLORE_FEATURES, explore_matrix
 from reco.models.item_graph import ItemGraph
 from reco.models.item_statistics import ItemStatistics, ItemSums, item_sums
@@ -55,6 +56,7 @@ class Problem:
     def __init__(
         self, histories: Histories, catalogue: Catalogue, timeline: Timeline, config: TrainConfig,
         event_type: int, workers: Workers, repeats: bool = True,
+        touches: bool = False,
     ) -> None:  # fmt: skip
         self.histories, self.catalogue, self.timeline, self.config = (
             histories,
@@ -63,7 +65,8 @@ class Problem:
             config,
         )
         self.event_type, self.workers, self.repeats = event_type, workers, repeats
-        past = timeline.everything(histories)
+        self.evidence = touched(histories, event_type) if touches else histories
+        past = timeline.everything(self.evidence)
         row = catalogue.index.rows(past.records["item"])
         mine = (row >= 0) & (past.records["type"] == event_type)
         events = workers.sum(np.bincount(row[mine], past.records["count"][mine], len(catalogue)))
@@ -94,13 +97,15 @@ class Reference:
     def __init__(self, problem: Problem, day: int, final: bool = False) -> None:
         self.problem, self.day = problem, day
         timeline = problem.timeline
-        self.past = (
-            timeline.everything(problem.histories)
-            if final
-            else timeline.past(problem.histories, day)
-        )
+        self.past = self._known(problem.evidence, final)
+        same = problem.evidence is problem.histories
+        self.taken = self.past if same else self._known(problem.histories, final)
         # Records without a time have day 0 and age 0 at any date.
         self.as_of_day = 1 if timeline.timeless else day
+
+    def _known(self, histories: Histories, final: bool) -> Histories:
+        timeline = self.problem.timeline
+        return timeline.everything(histories) if final else timeline.past(histories, self.day)
 
     @cached_property
     def labels(self) -> sp.csr_matrix:
@@ -112,7 +117,7 @@ class Reference:
     def statistics(self) -> ItemStatistics:
         """Item statistics as of the date, over all workers."""
         p = self.problem
-        mine = item_sums(self.past, p.index, p.items, self.as_of_day, p.event_type)
+        mine = item_sums(self.taken, p.index, p.items, self.as_of_day, p.event_type)
         return ItemStatistics.of(_reduced(mine, p.workers), p.catalogue, p.rows, p.kinds)
 
     def chunks(self, share: float = 1.0) -> Iterator[Chunk]:

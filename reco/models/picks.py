@@ -31,7 +31,7 @@ class Picks:
     @classmethod
     def of_rows(
         cls, owner: npt.NDArray[np.int64], row: npt.NDArray[np.int32], probability: Floats,
-        n: int, reason: Reason,
+        n: int, reason: npt.NDArray[np.uint8],
     ) -> "Picks":  # fmt: skip
         """From flat rows sorted by owner."""
         place = np.arange(len(owner)) - np.searchsorted(owner, owner)
@@ -39,7 +39,9 @@ class Picks:
         rows, chances = np.full((n, width), -1, np.int32), np.full((n, width), NO, np.float32)
         rows[owner, place] = row
         chances[owner, place] = np.where(row >= 0, probability, NO)
-        return cls(rows, chances, np.full((n, width), reason, np.uint8))
+        reasons = np.zeros((n, width), np.uint8)
+        reasons[owner, place] = reason
+        return cls(rows, chances, reasons)
 
     def beside(self, other: "Picks") -> "Picks":
         """Both; no item may stand in both."""

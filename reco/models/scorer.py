@@ -20,7 +20,8 @@ import torch
 from reco.catalogue import Catalogue, KeyIndex
 from reco.features.history import NO_PROFILING, Histories, cutoff_day
 from reco.features.pairs import Pairs, pairs
-from reco.models.artifact import Artifact
+from reco.features.touches import touched
+from reco.models.artifact import TOUCHED, Artifact
 from reco.models.because import because
 from reco.models.explore import EXPLORE_FEATURES, Candidates, explore_matrix
 from reco.models.picks import NO, Mask, Picks
@@ -52,6 +53,7 @@ class Scorer:
         self._index = KeyIndex(self._keys)
         self._catalogue_row = catalogue.index.rows(self._keys)
         self._type = type_code(self.config.target)
+        self._touches = bool(self.config.settings.get(TOUCHED))
         self._towers, self._stats = artifact.towers, artifact.statistics
         self._lookalike = artifact.lookalike
         self._retrieval = Retrieval.of(self._towers, artifact.graph, device)
@@ -111,7 +113,9 @@ class Scorer:
         The last is their decayed bags [n, items].
         """
         day = cutoff_day(as_of)
-        histories = histories.before(day)
+        taken = histories.before(day)
+        touches = self._touches and self.artifact.chosen is None
+        histories = touched(taken, self._type) if touches else taken
         p = pairs(histories, day, self._type)
         known = Known.of(p, self._index.rows(p.item), day)
         taste = Taste.of(p, known, len(histories), self._stats)
@@ -125,8 +129,10 @@ class Scorer:
             return self._warmed(picks, known, tokens, usable), taste, bags
         picks = self._novel(bags, known, taste, tokens, usable, count)
         picks = self._warmed(picks, known, tokens, usable)
-        if repeats:
-            picks = self._repeats(p, known, taste, usable).beside(picks)
+        if repeats or touches:
+            had = self._had(taken, day, known) if touches else np.ones(len(known.row), bool)
+            there = usable[known.row] & (repeats | ~had)
+            picks = self._repeats(p, known, taste, there, had).beside(picks)
         return picks, taste, bags
 
     def _usable(self, allowed: Mask | None) -> Mask:
@@ -148,14 +154,21 @@ class Scorer:
         rows = np.where(found.valid, found.row, -1).astype(np.int32)
         return Picks(rows, chances, self._why(found, taste))
 
-    def _repeats(self, p: Pairs, known: Known, taste: Taste, usable: Mask) -> Picks:
-        """What each subscriber had, by the repeat head."""
+    def _had(self, taken: Histories, day: int, known: Known) -> Mask:
+        """Which of the known pairs were taken, not only looked at."""
+        p = pairs(taken, day, self._type)
+        bought, width = Known.of(p, self._index.rows(p.item), day), len(self._keys)
+        return np.isin(known.owner * width + known.row, bought.owner * width + bought.row)
+
+    def _repeats(self, p: Pairs, known: Known, taste: Taste, usable: Mask, had: Mask) -> Picks:
+        """What each subscriber had, or looked at, by the repeat head; masks of the pairs."""
         features = repeat_matrix(p, known, taste, self._stats)
         penalty = self.config.popularity_penalty
         logits = debiased(self._repeat.logits(features), known.row, self._stats, penalty)
         chances = self.config.repeat_calibration.probability(logits, taste.user[known.owner])
-        row = np.where(usable[known.row], known.row, -1).astype(np.int32)
-        return Picks.of_rows(known.owner, row, chances, len(taste.user), Reason.REPEAT)
+        row = np.where(usable, known.row, -1).astype(np.int32)
+        reason = np.where(had, np.uint8(Reason.REPEAT), np.uint8(Reason.LOOKED_AT))
+        return Picks.of_rows(known.owner, row, chances, len(taste.user), reason)
 
     def _why(self, found: Candidates, taste: Taste) -> npt.NDArray[np.uint8]:
         """Main reason of each candidate.

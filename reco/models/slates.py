@@ -20,6 +20,7 @@ class Reason(IntEnum):
     EDITORIAL = 7  # chosen by a person
     RANDOM = 8  # in stock, and nothing better was known
     ASKED = 9  # from a category that they said they want
+    LOOKED_AT = 10  # seen or put into the cart, and not bought yet
 
 
 class Rung(IntEnum):
