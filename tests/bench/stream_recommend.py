@@ -1,7 +1,8 @@
 """From an event over HTTP to a changed recommendation: the whole product on this machine.
 
 The graph with a model behind Ray Serve, the consumers of `reco stream`, embedded stores; a purchase
-or an answer is posted, and /v1/recommend is asked until it says something else.
+or an answer is posted, and /v1/recommend is asked until it says something else. Then profiles and
+consents change in PostgreSQL.
 """
 
 import json
@@ -60,6 +61,7 @@ def recommend() -> None:
                     with _beside(http, load):
                         for kind in ("purchase", "preference"):
                             _report(kind, load, [_took(http, i, kind) for i in numbers])
+                _profiles(world)
         finally:
             ray.shutdown()
 
@@ -132,6 +134,32 @@ def _took(http: httpx.Client, number: int, kind: str) -> float:
             raise ServiceUnavailable(f"The picks of {user} stay the same after a {kind}.")
         time.sleep(ASKED_EVERY_S)
     return time.perf_counter() - began
+
+
+def _profiles(world: World) -> None:
+    """From a commit in PostgreSQL, by the shop's own SQL, to the changed row."""
+    took: dict[str, list[float]] = {"region": [], "consent_profiling": []}
+    for number in range(ROUNDS):
+        for user, column, value in (
+            ("u10", "region", f"r{number}"),
+            ("u11", "consent_profiling", number % 2 == 1),
+        ):
+            before = world.online.fetch([user]).pack()
+            with world.engine.begin() as connection:
+                query = f"update subscribers set {column} = %(value)s where user_id = %(user)s"
+                connection.exec_driver_sql(query, {"value": value, "user": user})
+            began = time.perf_counter()
+            while world.online.fetch([user]).pack() == before:
+                if time.perf_counter() > began + LIMIT_S:
+                    raise ServiceUnavailable(f"The row stays the same after a new {column}.")
+                time.sleep(ASKED_EVERY_S)
+            took[column].append(time.perf_counter() - began)
+    for column, seconds in took.items():
+        p50, p95 = np.percentile(seconds, [50, 95])
+        print(
+            f"a new {column} in PostgreSQL to the changed row: p50 {p50:.2f} s, p95 {p95:.2f} s",
+            flush=True,
+        )
 
 
 def _picks(http: httpx.Client, user: str) -> list[str]:
