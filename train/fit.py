@@ -23,7 +23,7 @@ from reco.embedded import Services, connect_redis
 from reco.errors import ModelMismatch, NotFound
 from reco.events.lake import Lake
 from reco.features.history import cutoff_day
-from reco.models.artifact import Artifact
+from reco.models.artifact import WAY, Artifact
 from reco.models.registry import Champion, champion, promote
 from reco.models.scorer import Scorer
 from reco.terminal import Report
@@ -186,7 +186,7 @@ def _old(old: Champion, plan: Plan) -> dict[str, Scorer]:
 def final_job(job: LoopJob, plan: Plan, lake: Lake) -> LoopJob:
     """The same settings on everything.
 
-    With the calibration that was fitted on the validation slice.
+    With the calibration that was fitted on the validation slice, and the way to retrieve that led.
     """
     first = Artifact.load(job.directory).config
     return replace(
@@ -194,6 +194,7 @@ def final_job(job: LoopJob, plan: Plan, lake: Lake) -> LoopJob:
         directory=lake.path("models", plan.version),
         end_day=-1 if job.timeless else cutoff_day(plan.as_of),
         calibrations=(first.repeat_calibration, first.explore_calibration),
+        way=first.settings[WAY],
         first_step=LATER_STEPS,
         impressions=plan.impressions,
     )

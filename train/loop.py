@@ -14,7 +14,7 @@ import torch
 
 from reco.catalogue import Catalogue
 from reco.events.lake import Lake
-from reco.models.artifact import TOUCHED, Artifact, ModelConfig
+from reco.models.artifact import TOUCHED, WAY, Artifact, ModelConfig
 from reco.models.item_graph import ItemGraph
 from reco.models.ranker import Calibration, Head
 from reco.models.repeat import debiased
@@ -44,6 +44,7 @@ class LoopJob:
     directory     of the artifact
     end_day       first day that it may not learn from
     calibrations  None: fit them on the labels after `end_day`
+    way           to retrieve, as an earlier fit found it; "" lets all compete
     impressions   table of the lake with what mails showed before the end, "" without
     mlflow        address and run id
     """
@@ -59,6 +60,7 @@ class LoopJob:
     timeless: bool
     repeats: bool
     touches: bool = False
+    way: str = ""
     calibrations: Calibrations | None = None
     mlflow: tuple[str, str] | None = None
     first_step: int = 0
@@ -67,8 +69,9 @@ class LoopJob:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The parts of a model."""
+    """The parts of a model; `way` is how it retrieves."""
 
+    way: str
     towers: Towers
     graph: ItemGraph | None
     explore: Head
@@ -84,7 +87,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
     workers = Workers(device)
     problem = load_problem(job, workers)
     report = Reporter(workers, job.mlflow, job.first_step)
-    trained = train(problem, device, report)
+    trained = train(problem, device, report, job.way)
     calibrations = job.calibrations or calibrate(problem, trained)
     artifact = build(problem, job, trained, calibrations)
     if job.impressions:
@@ -106,16 +109,18 @@ def load_problem(job: LoopJob, workers: Workers) -> Problem:
     )
 
 
-def train(problem: Problem, device: torch.device, report: Reporter) -> Trained:
+def train(problem: Problem, device: torch.device, report: Reporter, way: str = "") -> Trained:
     """Towers, explore head and repeat head; each goes on where a checkpoint stands."""
-    towers = TowerStage(problem, device)
+    towers = TowerStage(problem, device, way)
     run_stage(towers, problem.workers, report)
     folded, graph, rows = towers.finish()
     explore = explore_stage(problem, rows, device)
     run_stage(explore, problem.workers, report)
     repeat = repeat_stage(problem, device)
     run_stage(repeat, problem.workers, report)
-    return Trained(folded, graph, explore.head.cpu().eval(), repeat.head.cpu().eval())
+    return Trained(
+        towers.best(), folded, graph, explore.head.cpu().eval(), repeat.head.cpu().eval()
+    )
 
 
 def run_stage(stage: Stage, workers: Workers, report: Reporter) -> None:
@@ -195,7 +200,7 @@ def build(problem: Problem, job: LoopJob, trained: Trained, calibrations: Calibr
         seed=job.config.seed,
         repeat_calibration=calibrations[0],
         explore_calibration=calibrations[1],
-        settings=job.config.model_dump(mode="json") | {TOUCHED: job.touches},
+        settings=job.config.model_dump(mode="json") | {TOUCHED: job.touches, WAY: trained.way},
     )
     ids = problem.catalogue.item_ids[problem.rows].tolist()
     towers, graph = trained.towers, trained.graph

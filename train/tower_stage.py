@@ -32,18 +32,22 @@ log = structlog.get_logger()
 
 
 class TowerStage:
-    """Trains the towers and collects the rows of the explore head, for each way to retrieve."""
+    """Trains the towers and collects the rows of the explore head, for each way to retrieve.
+
+    `way` is the only one where an earlier fit has found the best, "" lets all compete.
+    """
 
     name = "towers"
     weight_decay = 0.0
 
-    def __init__(self, problem: Problem, device: torch.device) -> None:
+    def __init__(self, problem: Problem, device: torch.device, way: str = "") -> None:
+        self._way = way
         self.problem, self.config, self.device = problem, problem.config.tower, device
         dates = max(self.config.dates, problem.config.ranker.explore_dates)
         self.references = problem.references(dates, problem.config.horizon_days)
         self.end = problem.end
         self.epochs, self.rate = len(self.references), self.config.learning_rate
-        self.passes = min(self.config.dates, self.epochs)
+        self.passes = min(self.config.dates, self.epochs) if way in ("", LEARNED) else 0
         content = content_tokens(problem.catalogue, problem.rows)
         self._module = TwoTower(self.end.spectrum, self.end.statistics.log_share, content).to(
             device
@@ -70,13 +74,14 @@ class TowerStage:
         """Collect the rows of a date, then learn from it."""
         reference = self.references[epoch]
         start = self._start(reference)
-        if not self.problem.repeats:
+        if self._way == GRAPH or not (self._way or self.problem.repeats):
             graphed = reference.explore_rows(Retrieval.of(start, reference.graph))
             self.rows[GRAPH].append(graphed)
-        if epoch and not self.rows[LEARNED]:
+        if not self._way and epoch and not self.rows[LEARNED]:
             return  # the graph led on the first date
-        self.rows[START].append(reference.explore_rows(Retrieval.of(start, None)))
-        if self.best() == GRAPH:
+        if self._way in ("", START):
+            self.rows[START].append(reference.explore_rows(Retrieval.of(start, None)))
+        if self._way in (START, GRAPH) or self.best() == GRAPH:
             return
         learned = Retrieval.of(self._towers(reference), None)
         self.rows[LEARNED].append(reference.explore_rows(learned))
@@ -93,6 +98,8 @@ class TowerStage:
 
     def best(self) -> str:
         """The way that found most on dates not yet learned from; of equal ones the simplest."""
+        if self._way:
+            return self._way
         found = np.array([sum(hits(rows) for rows in self.rows[way]) for way in WAYS])
         dates = np.array([len(self.rows[way]) for way in WAYS])
         total = self.problem.workers.sum(found.astype(np.float64))

@@ -39,6 +39,7 @@ from reco.models.taste import USER_COLUMNS
 from reco.models.towers import Towers
 
 FORMAT: Final = 1
+WAY: Final = "way"  # setting: how stage 1 retrieves (train.tower_stage)
 TOUCHED: Final = "touched"  # setting: views and carts count as evidence (features.touches)
 Arrays = dict[str, npt.NDArray[Any]]
 
