@@ -51,8 +51,13 @@ def stream(terminal: Terminal, most: int, drain: bool, replay: str | None, key: 
 @click.option(
     "--keep", metavar="TYPE=DAYS", multiple=True, help="Older events of the type leave; repeat it."
 )
-def tidy(terminal: Terminal, keep: tuple[str, ...]) -> None:
-    """One file a bucket in the lake, and no events that are older than they may be."""
+@click.option("--decisions", type=click.IntRange(1, LONGEST_DAYS), help="Days of their records.")
+def tidy(terminal: Terminal, keep: tuple[str, ...], decisions: int | None) -> None:
+    """Few files in the lake, and nothing in it that is older than it may be.
+
+    Decision records of people who are no subscribers any more leave in any case.
+    """
+    from reco.campaigns.forgetting import forget
     from reco.features.live import LiveRows
     from reco.features.online import OnlineStore
     from reco.features.profile import read_profiles
@@ -67,6 +72,8 @@ def tidy(terminal: Terminal, keep: tuple[str, ...]) -> None:
         done = line.lake.tidy(oldest)
         if done.gone:
             rows.redo_gone()
+        oldest_record = datetime.now(UTC) - timedelta(days=decisions) if decisions else None
+        forgotten = forget(line.lake, SubscriberStore(line.engine).known, oldest_record)
     changed = sum(map(len, done.gone.values()))
     terminal.summary(
         "Tidied",
@@ -76,6 +83,7 @@ def tidy(terminal: Terminal, keep: tuple[str, ...]) -> None:
             "events": done.events,
             "expired": dict(done.expired),
             "users_changed": changed,
+            "decisions": asdict(forgotten),
         },
     )
 

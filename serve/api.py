@@ -130,6 +130,8 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
         await asyncio.to_thread(try_template, campaign)
         await asyncio.to_thread(Past(door.stores.redis).check, campaign.as_of)
         stored = await asyncio.to_thread(door.campaigns.create, campaign)
+        if campaign.trigger is not None:  # from now on, not only once its driver is up
+            stored = await asyncio.to_thread(door.campaigns.join, campaign.id)
         await asyncio.to_thread(door.start, campaign)
         return await status(stored)
 

@@ -5,7 +5,6 @@ every check that any mail goes through. The id of the delivery is made of subscr
 an event that comes again, from a bus or after a kill, starts nothing twice.
 """
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -27,7 +26,6 @@ from serve.audience import assigned_arms, matching
 
 log = structlog.get_logger()
 
-REFRESH_S: Final = 1.0  # how soon a new campaign is known
 DAY_S: Final = 86_400
 OPEN: Final = (CampaignState.RUNNING, CampaignState.PAUSED)  # events wait while it is paused
 
@@ -63,8 +61,6 @@ class Triggers:
         self._engine = engine
         self._subscribers = SubscriberStore(engine)
         self._clock = clock
-        self._campaigns: list[Campaign] = []
-        self._read_at = -REFRESH_S
 
     def record(self, events: pl.DataFrame) -> int:
         """Take events (tables.EVENTS) in; gives how many mails they started.
@@ -79,17 +75,14 @@ class Triggers:
             raise ServiceUnavailable("Events cannot start mails.", why) from error
 
     def _open(self) -> list[Campaign]:
-        if time.monotonic() - self._read_at >= REFRESH_S:
-            c = CAMPAIGNS.c
-            query = select(c.config).where(
-                c.state.in_([state.value for state in OPEN]),
-                c.config["trigger"].astext.is_not(None),
-            )
-            with self._engine.connect() as connection:
-                rows = connection.execute(query).scalars().all()
-            self._campaigns = [Campaign.model_validate(row) for row in rows]
-            self._read_at = time.monotonic()
-        return self._campaigns
+        """Asked for every batch: an event that nobody waits for is not looked at again."""
+        c = CAMPAIGNS.c
+        query = select(c.config).where(
+            c.state.in_([state.value for state in OPEN]), c.config["trigger"].astext.is_not(None)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).scalars().all()
+        return [Campaign.model_validate(row) for row in rows]
 
     def _take(self, campaign: Campaign, events: pl.DataFrame) -> int:
         trigger = campaign.trigger

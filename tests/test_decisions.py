@@ -1,16 +1,19 @@
 """Decision records: what was sent is made again byte for byte, and says why it was so."""
 
+import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from reco.campaigns.decisions import DecisionLog, files, records
 from reco.campaigns.delivery import HandOff, Settled, State
+from reco.campaigns.forgetting import forget
 from reco.campaigns.ledger import Ledger
 from reco.database import SUBSCRIBERS
 from reco.embedded import Services
@@ -19,6 +22,7 @@ from reco.events.lake import Lake
 from reco.models.slates import Slates
 from reco.rules.fates import Fate, followed, settled
 from reco.rules.rules import RULES, Bought, RuleContext, apply
+from reco.subscribers.store import SubscriberStore
 from render.compile import STOCK
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.replay import write_replay
@@ -184,3 +188,51 @@ def test_fates_follow_the_rules_and_change_nothing():
 
 def test_every_rule_has_a_fate():
     assert {rule.__name__.upper() for rule in RULES} <= set(Fate.__members__)
+
+
+def test_who_is_erased_leaves_no_record_and_the_others_stay_as_they_were(world, tmp_path):
+    lake = Lake(world.services.lake)
+    made = sent(world)
+    with world.engine.begin() as connection:
+        connection.execute(delete(SUBSCRIBERS).where(SUBSCRIBERS.c.user_id == "u10"))
+
+    done = forget(lake, SubscriberStore(world.engine).known)
+
+    assert (done.records, done.erased, done.expired) == (len(MAILED) - 1, 1, 0)
+    with pytest.raises(NotFound, match="no decision record"):
+        again(world, "spring/u10", tmp_path)
+    assert b"u10@" not in b"".join(Path(p).read_bytes() for p in files(lake, "spring"))
+    i = made.deliveries.index("u11")
+    assert again(world, "spring/u11", tmp_path).message.read_bytes() == made.messages[i]
+
+
+def test_old_records_leave_with_the_versions_that_only_they_were_made_of(world, tmp_path):
+    lake, store = Lake(world.services.lake), SubscriberStore(world.engine)
+    sent(world)
+    sent(world, campaign_id="summer", subject="Another")
+    folder = Path(lake.path("decisions"))
+    for path in folder.rglob("*"):
+        os.utime(path, (0, 0))
+    for path in files(lake, "spring"):
+        Path(path).rename(Path(path).with_name("20200101T000000-0123456789ab.parquet"))
+
+    done = forget(lake, store.known, datetime(2021, 1, 1, tzinfo=UTC))
+
+    assert (done.expired, done.records, done.versions) == (len(MAILED), len(MAILED), 1)
+    assert again(world, "summer/u10", tmp_path).same
+    assert forget(lake, store.known).versions == 0
+
+
+def test_upkeep_makes_one_file_a_day(world):
+    lake = Lake(world.services.lake)
+    made = sent(world)
+    log = DecisionLog(lake, "spring")
+    for fence in (10**6, 10**7):
+        log.add(made.records, [0], fence)
+        log.flush()
+    before = records(lake, "spring")
+
+    forget(lake, SubscriberStore(world.engine).known)
+
+    assert len(files(lake, "spring")) == 1
+    assert records(lake, "spring").sort("delivery").equals(before.sort("delivery"))

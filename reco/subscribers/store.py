@@ -94,6 +94,11 @@ class SubscriberStore:
             rows = connection.exec_driver_sql(_SHARED).all()
         return {row.user_id: row.address for row in rows}
 
+    def known(self, user_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are subscribers."""
+        found = self.get(user_ids)
+        return {user for user, person in zip(user_ids, found, strict=True) if person is not None}
+
     def ids(self, after: str = "", limit: int = 1000) -> list[str]:
         """A page of ids in the database's order; the next one begins after its last id."""
         key = TABLE.c.user_id
