@@ -1,6 +1,7 @@
 """The HTTP API and the public links, on a real Ray Serve with real stores."""
 
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -12,15 +13,21 @@ from google.protobuf.struct_pb2 import Struct
 
 from reco.campaigns.ledger import Ledger
 from reco.embedded import Services, connect_redis
+from reco.events.bus import open_bus
+from reco.events.deadletter import DeadLetters
 from reco.events.lake import Lake
+from reco.events.stream import Consumer, StreamProcessor
+from reco.features.live import LiveRows
+from reco.features.online import OnlineStore
 from reco.outcomes.bots import TRAP_SLOT
 from render.links import Link, LinkKind, LinkSigner
 from serve.readers import EVENT_STREAM
 from serve.reco_pb2 import RecommendRequest, SendRequest
 from serve.reco_pb2_grpc import RecoStub
+from serve.triggers import Triggers
 from tests.serving import free_port, running_app
 from tests.small_world import POPULAR, SUPPRESSED, TRACKED, World, campaign, small_world
-from tests.streams import consumer, drain
+from tests.streams import NOBODY, consumer, drain
 
 pytestmark = pytest.mark.ray
 
@@ -326,3 +333,40 @@ def test_questions_that_come_together_are_answered_each(client):
     for i, answer in enumerate(answers, 5):
         assert [user["user_id"] for user in answer["users"]] == [f"u{i:02d}", f"u{i + 1:02d}"]
         assert [len(user["picks"]) for user in answer["users"]] == [2 + i % 2] * 2
+
+
+def test_a_signup_is_answered_within_seconds_once_and_not_while_paused(client, world, services):
+    redis, lake = connect_redis(services.redis_url), Lake(services.lake)
+    rows = LiveRows(lake, OnlineStore(redis), NOBODY)
+    triggers = Triggers(world.engine)
+    processor = StreamProcessor(lake, rows, DeadLetters(redis), triggers=triggers)
+    reader = open_bus(services.bus_url, lake.buckets).reader(range(lake.buckets), "signups")
+    stream = Consumer(reader, processor)
+
+    def sign_up(user: str) -> None:
+        now = datetime.now(UTC).isoformat()
+        event = {"event_id": f"sign-{user}", "user_id": user, "type": "signup", "timestamp": now}
+        assert client.post("/v1/events", json={"events": [event, event]}).status_code == 202
+
+    def until(state: str, n: int) -> dict[str, int]:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            stream.step(0.1, 0.0)
+            deliveries: dict[str, int] = client.get("/v1/campaigns/welcome").json()["deliveries"]
+            if deliveries[state] >= n:
+                break
+        return {name: count for name, count in deliveries.items() if count}
+
+    spec = campaign("welcome", trigger={"event": "signup"}).model_dump(mode="json")
+    assert client.post("/v1/campaigns", json=spec).status_code == 202
+    sign_up("u11")
+    sign_up("u11")
+    assert until("accepted", 1) == {"accepted": 1}
+
+    assert client.post("/v1/campaigns/welcome/pause").json()["state"] == "paused"
+    sign_up("u12")
+    assert until("deferred", 1) == {"accepted": 1, "deferred": 1}
+    assert client.post("/v1/campaigns/welcome/resume").json()["state"] == "running"
+    assert until("accepted", 2) == {"accepted": 2}
+    assert client.post("/v1/campaigns/welcome/cancel").json()["state"] == "cancelled"
+    redis.close()
