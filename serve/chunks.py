@@ -5,7 +5,7 @@ PickedChunk -> Renderer -> Assembled. Everything is frozen and cheap to pickle.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -21,6 +21,7 @@ from reco.experiments.assignment import HOLDOUT, OUTSIDE
 from reco.features.history import Histories
 from reco.models.slates import Slates
 from render.renderer import Rendered
+from serve.rows import lines
 
 LEAST_CANDIDATES: Final = 20  # below that the rules soon run out
 MOST_CANDIDATES: Final = 48  # the bit mask of the frequency caps holds 52
@@ -247,7 +248,7 @@ class Assembled:
             name: [column[i] for i in places] for name, column in columns.items() if column
         }
         at = np.array(places, np.intp)
-        slates = Slates(*(getattr(self.slates, f.name)[at] for f in fields(Slates)))
+        slates = lines(self.slates, places)
         records = None if self.records is None else self.records.take(pa.array(at))
         return replace(self, slates=slates, records=records, fates=self.fates[at], **cut)
 
