@@ -16,6 +16,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.EDITORIAL: "Chosen by our team",
     Reason.RANDOM: "On the shelves now",
     Reason.ASKED: "Because you asked for this",
+    Reason.PROMOTED: "Promoted by the shop",
     Reason.LOOKED_AT: "You have looked at this",
 }
 # Upper ends, in days, of what people call a gap.

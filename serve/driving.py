@@ -176,9 +176,8 @@ class Driving:
         showing = showing_of(Choice.of(self.campaign), day_of(self.campaign.now()))
         if unsent and showing is not None:
             users = [recipient_of(assembled.deliveries[i]) for i in unsent]
-            items = lines(assembled.slates, unsent).items
             try:
-                await asyncio.to_thread(self.caps.release, showing, users, items)
+                await asyncio.to_thread(self.caps.forget, showing, users)
             except RecoError as error:
                 log.warning("showings are not given back", why=str(error))
         if self.returned is not None:

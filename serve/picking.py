@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from reco.catalogue import Catalogue
@@ -19,11 +20,12 @@ from reco.errors import RecoError
 from reco.features.history import day_of
 from reco.features.online import OnlineStore
 from reco.models.slates import Reason, Slates
-from reco.rules.caps import Caps, Showing, first
+from reco.rules.caps import Caps, Showing, category_keys, first
 from reco.rules.exploring import drawn
 from reco.rules.fates import followed, settled
 from reco.rules.interests import asked_first
 from reco.rules.ladder import Keys, Pools, editorial_slates, fill, seeds_of
+from reco.rules.promoted import promoted_into
 from reco.rules.rules import (
     Bools,
     Bought,
@@ -76,10 +78,11 @@ class Picker:
         slates = asked_first(
             slates, chunk.recipients.interests, pools, self._catalogue, choice.picks
         )
+        explores = chunk.personal & _in(chunk, choice.explore)
+        slates = self._promoted(choice, slates, chunk.personal & ~explores, seeds)
         removed = self._removed(slates, context) if mode is Mode.CHECK and len(slates) == 1 else {}
         considered = slates
         slates, fates = followed(slates, context)
-        explores = chunk.personal & _in(chunk, choice.explore)
         slates, chances = drawn(slates, explores, seeds)
         chosen, fallback = self._capped(chunk, slates)
         ruled, slates = slates, fill(slates.keep(chosen), choice.picks, pools, seeds)
@@ -117,13 +120,48 @@ class Picker:
         if showing is None or mode is Mode.RECOMMEND:
             return first(slates.items, choice.picks), ""
         try:
-            users = chunk.recipients.user_ids
-            reserve = mode is Mode.SEND
-            mask = self._caps.choose(showing, users, slates.items, choice.picks, reserve=reserve)
+            mask = self._chosen(chunk, slates, showing)
         except RecoError as error:
             log.warning("caps are not checked", why=str(error))
             return first(slates.items, choice.picks), CAPS_DOWN
         return mask, ""
+
+    def _chosen(self, chunk: FeatureChunk, slates: Slates, showing: Showing) -> Bools:
+        """The caps' mask, reserved when the mails are for sending."""
+        choice, users = chunk.request.choice, chunk.recipients.user_ids
+        reserve = chunk.request.mode is Mode.SEND
+        cap, items, width = choice.rules.category_cap, slates.items, slates.items.shape[1]
+        if cap is not None:
+            of_category = Showing(showing.by, showing.day, cap.times, cap.days)
+            keys = self._category_keys(items)
+            below = self._caps.choose(of_category, users, keys, width, reserve=False)
+            items = np.where(below | (keys == 0), items, 0)
+        mask = first(items, choice.picks)
+        if choice.rules.frequency_cap is not None:
+            mask = self._caps.choose(showing, users, items, choice.picks, reserve=reserve)
+        if cap is not None and reserve:
+            # Another campaign may have been faster since the look above.
+            shown = np.where(mask, keys, 0)
+            granted = self._caps.choose(of_category, users, shown, width, reserve=True)
+            mask &= granted | (keys == 0)
+        return mask
+
+    def _category_keys(self, items: Keys) -> Keys:
+        """Key of the category of each item, 0 for none; in any shape."""
+        keys = np.append(category_keys(self._catalogue.category_names), np.uint64(0))
+        rows = self._catalogue.index.rows(items)
+        codes = np.append(self._catalogue.category, np.int32(-1))[rows]
+        return np.asarray(keys[codes], np.uint64)
+
+    def _promoted(
+        self, choice: Choice, slates: Slates, who: Bools, seeds: npt.NDArray[np.uint64]
+    ) -> Slates:
+        promotion = choice.rules.promoted
+        if promotion is None:
+            return slates
+        slots = min(promotion.slots, choice.picks)
+        where = choice.picks - slots
+        return promoted_into(slates, who, promotion.items, where, slots, promotion.share, seeds)
 
     def _removed(self, slates: Slates, context: RuleContext) -> dict[str, list[str]]:
         """Item ids that each rule takes from a single slate."""
@@ -148,7 +186,7 @@ def _in(chunk: FeatureChunk, arms: frozenset[str]) -> Bools:
 
 def showing_of(choice: Choice, day: int) -> Showing | None:
     """How showings of a mail are counted; None without a cap."""
-    cap = choice.rules.frequency_cap
+    cap = choice.rules.frequency_cap or choice.rules.category_cap
     return Showing(choice.by, day, cap.times, cap.days) if cap else None
 
 

@@ -3,6 +3,7 @@
 import pickle
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
 
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reco.campaigns.delivery import delivery_id, recipient_of
+from reco.campaigns.showing import Rules
 from reco.embedded import Services
-from reco.models.slates import Rung
+from reco.features.history import day_of
+from reco.models.slates import Reason, Rung
 from reco.tables import item_keys
 from serve.chunks import Choice, FeatureChunk, Mode, Request
-from serve.picking import unscored
+from serve.picking import showing_of, unscored
 from tests.small_world import (
     MAILED,
     NO_PROFILING,
@@ -228,3 +231,37 @@ def test_a_delivery_knows_its_recipient():
 
 def test_popular_items_do_not_need_the_store_a_second_time(stages, world):
     assert stages.picker._popular.keys().tolist() == item_keys(POPULAR).tolist()
+
+
+def test_promoted_items_stand_in_their_quota_and_no_rule_bends_for_them(stages, world):
+    promoted = {"items": ["item-50", "item-51", "item-59"], "share": 0.5, "slots": 1}
+    rules = {"promoted": promoted, "blocked_items": ["item-51"]}
+
+    made = stages.assemble(request(rules=rules))
+    control = stages.assemble(request(arm="control", rules=rules))
+
+    last = [items[-1] for items in made.item_ids]
+    promotions = (made.slates.reasons == Reason.PROMOTED).sum(axis=1)
+    assert set(last) & {*promoted["items"]} == {"item-50"}  # the others: blocked, out of stock
+    assert promotions.max() == 1
+    assert [item == "item-50" for item in last] == promotions.astype(bool).tolist()
+    assert 0 < promotions.sum() < len(MAILED) / 2
+    assert all(len(items) == 3 for items in made.item_ids)
+    assert not (control.slates.reasons == Reason.PROMOTED).any()
+
+
+def test_a_category_is_shown_so_often_over_all_campaigns_and_given_back(stages, world):
+    caps = {"category_cap": {"times": 1, "days": 7}}
+    first = stages.assemble(request(["u05"], mode=Mode.SEND, rules=caps))
+    second = stages.assemble(request(["u05"], mode=Mode.SEND, rules=caps, campaign_id="summer"))
+    aisles = [{int(i[-2:]) % 5 for i in made.item_ids[0]} for made in (first, second)]
+
+    assert first.item_ids[0] == POPULAR[:3]
+    assert aisles[0] == {0, 1, 2}
+    assert aisles[1] == {3, 4}
+    again = stages.assemble(request(["u05"], mode=Mode.SEND, rules=caps))
+    assert again.item_ids == first.item_ids
+    showing = showing_of(Choice("spring", 3, Rules.model_validate(caps)), day_of(datetime.now(UTC)))
+    stages.picker._caps.forget(showing, ["u05"])
+    third = stages.assemble(request(["u05"], mode=Mode.SEND, rules=caps, campaign_id="autumn"))
+    assert third.item_ids[0] == POPULAR[:3]

@@ -14,6 +14,14 @@ class FrequencyCap(Strict):
     days: int = Field(gt=0, le=366)
 
 
+class Promotion(Strict):
+    """Items that the shop wants to sell, in a quota of mails; caps and blocklists hold for them."""
+
+    items: tuple[str, ...] = Field(min_length=1, description="item ids, which take turns")
+    share: Share = Field(1.0, description="of the model's mails")
+    slots: int = Field(1, gt=0, le=24, description="the last places of such a mail")
+
+
 class Rules(Strict):
     """What may not be shown, whatever the model thinks."""
 
@@ -25,6 +33,10 @@ class Rules(Strict):
     )
     max_per_category: int | None = Field(None, gt=0, description="picks of one category in a mail")
     frequency_cap: FrequencyCap | None = None
+    category_cap: FrequencyCap | None = Field(
+        None, description="mails that show a category, to one subscriber, over all campaigns"
+    )
+    promoted: Promotion | None = None
     seen: Literal["keep", "drop", "auto"] = Field(
         "auto", description="items bought before: grocers keep, others drop; auto asks the model"
     )

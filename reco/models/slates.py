@@ -21,6 +21,7 @@ class Reason(IntEnum):
     RANDOM = 8  # in stock, and nothing better was known
     ASKED = 9  # from a category that they said they want
     LOOKED_AT = 10  # seen or put into the cart, and not bought yet
+    PROMOTED = 11  # the shop wants to sell it
 
 
 class Rung(IntEnum):

@@ -19,7 +19,7 @@ import xxhash
 from redis.commands.core import Script
 
 from reco.errors import ServiceUnavailable
-from reco.tables import cap_key
+from reco.tables import cap_key, item_keys
 
 Keys = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
@@ -92,6 +92,24 @@ end
 return {}
 """
 
+# KEYS cap keys; ARGV the hash of what reserved. Of every item and category.
+FORGET: Final = """
+for _, key in ipairs(KEYS) do
+  local all = redis.call('HGETALL', key)
+  for a = 1, #all, 2 do
+    local rest = ''
+    for e = 1, #all[a + 1], 6 do
+      if string.sub(all[a + 1], e + 2, e + 5) ~= ARGV[1] then
+        rest = rest .. string.sub(all[a + 1], e, e + 5)
+      end
+    end
+    if rest == '' then redis.call('HDEL', key, all[a])
+    elseif rest ~= all[a + 1] then redis.call('HSET', key, all[a], rest) end
+  end
+end
+return {}
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Showing:
@@ -119,6 +137,7 @@ class Caps:
     def __init__(self, client: redis.Redis) -> None:
         self._reserve = client.register_script(RESERVE)
         self._release = client.register_script(RELEASE)
+        self._forget = client.register_script(FORGET)
 
     def choose(
         self, showing: Showing, user_ids: Sequence[str], items: Keys, picks: int, *, reserve: bool
@@ -151,6 +170,19 @@ class Caps:
         """
         if user_ids:
             _call(self._release, user_ids, [showing.tag, *_rows(items)])
+
+    def forget(self, showing: Showing, user_ids: Sequence[str]) -> None:
+        """Give back all that was reserved for these subscribers: items, and categories.
+
+        Raises ServiceUnavailable when Redis does not answer.
+        """
+        if user_ids:
+            _call(self._forget, user_ids, [showing.tag])
+
+
+def category_keys(names: Sequence[str]) -> Keys:
+    """Keys of categories beside those of items, in the same hash."""
+    return item_keys(f"category\0{name}" for name in names)
 
 
 def first(items: Keys, picks: int) -> Bools:
