@@ -9,6 +9,7 @@ from typing import Final
 
 LOOKS_BACK: Final = timedelta(seconds=20)
 LEAST: Final = timedelta(seconds=3)  # before there is a pace to speak of
+STANDS_STILL: Final = timedelta(seconds=12)  # senders that have just started have no pace yet
 BEHIND: Final = 0.95  # of the time that is left: who needs more than that is behind
 AHEAD: Final = 0.5  # who needs less than that may ask the model again
 
@@ -29,7 +30,7 @@ class Schedule:
         while now - self._seen[0][0] > LOOKS_BACK:
             self._seen.popleft()
         since, before = self._seen[0]
-        if now - since >= LEAST:
+        if now - since >= (LEAST if done > before else STANDS_STILL):
             needed_s = (now - since).total_seconds() * left / max(done - before, 1)
             limit = AHEAD if self._behind else BEHIND
             self._behind = needed_s > limit * (self._closes_at - now).total_seconds()

@@ -56,3 +56,18 @@ def test_an_exception_is_part_of_its_json_line(capsys):
         structlog.get_logger().exception("failed")
 
     assert "ValueError: broken" in json.loads(capsys.readouterr().err)["exception"]
+
+
+@pytest.mark.parametrize("json", [True, False])
+def test_a_traceback_tells_no_local_variable(capsys, json):
+    key = "k3y-of-the-shop"
+    log.configure(json=json)
+
+    try:
+        len(key) / 0
+    except ZeroDivisionError as error:
+        structlog.get_logger().error("an unknown error", exc_info=error)
+
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError" in said
+    assert key not in said

@@ -26,7 +26,11 @@ def test_who_is_too_slow_hurries_as_soon_as_there_is_a_pace():
 
 
 def test_who_stands_still_hurries():
-    assert run(1_000, total=500, per_s=0, seconds=6)[1][-1]
+    assert run(1_000, total=500, per_s=0, seconds=14)[1][-1]
+
+
+def test_who_has_just_started_has_no_pace_yet():
+    assert not any(run(7_200, total=10_000, per_s=0, seconds=10)[1])
 
 
 def test_who_has_caught_up_asks_the_model_again_and_does_not_waver():

@@ -106,7 +106,8 @@ def serve_instead(plan: Plan, validation: str, directory: str, choice: Choice) -
         choice.name, plan.histories, plan.catalogue, _rows_of(plan, final), day,
         judged.event_type, plan.report.repeats,
     )  # fmt: skip
-    replace(final, chosen=replace(before, plain=after.plain)).save(directory)
+    # What shown items earn was learned over the model's chances, not over these.
+    replace(final, chosen=replace(before, plain=after.plain), response=None).save(directory)
 
 
 def serves_model(directory: str) -> bool:

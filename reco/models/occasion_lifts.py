@@ -5,7 +5,7 @@ out is not among the candidates (rules.RuleContext.allowed).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -73,9 +73,7 @@ class Lifts:
         by_chance = np.all(falling[:, 1:] <= falling[:, :-1], axis=1, keepdims=True)
         order = np.argsort(np.where(ours, -chances, 1.0), axis=1, kind="stable")
         order = np.where(by_chance, order, np.arange(order.shape[1]))
-        raised = Slates(
-            slates.items, np.where(by_chance, chances, slates.scores), slates.reasons, slates.rungs
-        )
+        raised = replace(slates, scores=np.where(by_chance, chances, slates.scores))
         return raised.take(order)
 
 
