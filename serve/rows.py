@@ -50,7 +50,7 @@ def placed(slates: Slates, mask: Bools, others: Slates) -> Slates:
     unknown = np.zeros(slates.items.shape, np.uint64)
     because = (unknown if slates.because is None else slates.because).copy()
     because[mask] = 0 if others.because is None else others.because
-    return Slates(*columns, because)
+    return Slates(*columns, because=because)
 
 
 def _offsets(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

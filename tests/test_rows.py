@@ -17,6 +17,8 @@ def test_picks_keep_what_they_go_with_when_others_are_placed_beside_them():
     ours = placed(slates(2, because=7), mask, slates(1))
     theirs = placed(slates(2), mask, slates(1, because=9))
 
-    assert ours.because is not None and ours.because.tolist() == [[7, 7], [0, 0]]
-    assert theirs.because is not None and theirs.because.tolist() == [[0, 0], [9, 9]]
+    assert ours.because is not None
+    assert ours.because.tolist() == [[7, 7], [0, 0]]
+    assert theirs.because is not None
+    assert theirs.because.tolist() == [[0, 0], [9, 9]]
     assert placed(slates(2), mask, slates(1)).because is None
