@@ -64,7 +64,7 @@ def run(
     """
     began = time.perf_counter()
     plan = prepare(config, services, lake, as_of, progress)
-    tracking = Tracking.start(services, plan.version, config, asdict(plan.report))
+    tracking = Tracking.start(services, plan.version, plan.job.config, asdict(plan.report))
     job = replace(plan.job, mlflow=(services.mlflow_uri, tracking.run_id))
     fit(job, "validation fit", progress)
     redis = connect_redis(services.redis_url)

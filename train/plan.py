@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
+import numpy as np
 import polars as pl
 import scipy.sparse as sp
+import structlog
 
 from reco.catalogue import Catalogue
 from reco.database import open_database
@@ -28,6 +31,10 @@ from train.loop import LoopJob
 from train.problem import cells
 from train.timeline import Timeline
 
+PERIODS: Final = 4  # a past, labels of a reference date, validation, and one for good measure
+SHORTEST_DAYS: Final = 14  # of a history from which anything can be learned
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
@@ -40,6 +47,7 @@ class DataReport:
     items: int
     first: datetime | None
     last: datetime | None
+    horizon_days: int  # as configured, or shorter where the history is
     repeat_share: float  # of what is taken in the last horizon, what the subscriber had before
     repeats: bool  # so these are recommended again
     touch_share: float  # of what is taken in it, what they had looked at before and not had
@@ -87,6 +95,7 @@ def prepare(
         engine.dispose()
     histories = join([read_shard(lake, shard.path) for shard in shards])
     catalogue = Catalogue.of(lake.items())
+    config = with_horizon(config, histories, type_code(target), cutoff_day(as_of))
     timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
     cuts = (START + timedelta(days=timeline.end_day), as_of)
     shown = (
@@ -109,6 +118,18 @@ def prepare(
         impressions=shown[0],
     )
     return Plan(version, as_of, job, histories, catalogue, timeline, report, shown[1])
+
+
+def with_horizon(
+    config: TrainConfig, histories: Histories, event_type: int, end_day: int
+) -> TrainConfig:
+    """The settings, with a horizon that fits PERIODS times into a short history of the target."""
+    days = histories.records["day"][histories.records["type"] == event_type].astype(np.int64)
+    span = end_day - int(days[days > 0].min(initial=end_day))
+    if not SHORTEST_DAYS <= span < PERIODS * config.horizon_days:
+        return config
+    log.info("the history is short, and so is the horizon", days=span // PERIODS)
+    return config.model_copy(update={"horizon_days": span // PERIODS})
 
 
 def look_at(
@@ -159,6 +180,7 @@ def look_at(
         items=len(set().union(*(s.items for s in shards))),
         first=min(first, default=None),
         last=max(last, default=None),
+        horizon_days=config.horizon_days,
         repeat_share=round(again, 4),
         repeats=bool(repeats),
         touch_share=round(looked, 4),
