@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -23,7 +24,7 @@ from reco.outcomes.bots import TRAP_SLOT
 from reco.outcomes.impressions import DRAWN, MAILED, impressions_of
 from reco.tables import EVENTS, ITEMS, user_bucket
 from tests import taste_world as world
-from tests.taste_world import BROWSER, Deed, Shoppers
+from tests.taste_world import BROWSER, Deed, Habits, Shoppers, deeds
 from train.checkpoints import Course
 from train.config import TrainConfig
 from train.examples import Job, join, read_shard, write_shard
@@ -34,6 +35,7 @@ from train.workers import Workers
 NOW: Final = datetime(2026, 3, 2, 9, tzinfo=UTC)
 WEEK: Final = timedelta(days=7)
 CLOSED: Final = timedelta(days=11)  # after the mails: all windows are over
+EVENING: Final = NOW + timedelta(hours=14)
 PICKS: Final = 3
 QUICK: Final = {"ranker": {"repeat_dates": 2, "explore_dates": 2}, "tower": {"dim": 32}}
 
@@ -92,14 +94,15 @@ class Offline:
         if impressions is not None:
             name = f"shown{self._fits}"
             self.lake.write_table(name, impressions)
-        calibrations = None
+        calibrations, way = None, ""
         for day in (end - self.config.horizon_days, end):
             job = LoopJob(
                 self.lake, shards, "", "", self.config, "purchase", as_of.isoformat(), day, False,
-                True, calibrations, impressions=name if day == end else "",
+                True, calibrations, impressions=name if day == end else "", way=way,
             )  # fmt: skip
             problem = load_problem(job, Workers())
-            parts = train(problem, torch.device("cpu"), Silent())  # type: ignore[arg-type]
+            parts = train(problem, torch.device("cpu"), Silent(), way)  # type: ignore[arg-type]
+            way = parts.way
             calibrations = job.calibrations or calibrate(problem, parts)
             artifact = build(problem, job, parts, calibrations)
         return taught_by_mails(problem, job, artifact, Silent()) if name else artifact  # type: ignore[arg-type]
@@ -160,3 +163,37 @@ def shown_before(loop: Offline, mails: pl.DataFrame, now: datetime) -> pl.DataFr
     """What training is told of the mails at a time."""
     none = pl.DataFrame(schema=DRAWN)
     return impressions_of(mails, loop.lake.events(before=now), none, now)
+
+
+@dataclass(frozen=True)
+class Week:
+    """What there is to learn from when a week of mails is over; `value` [n] of the first model."""
+
+    first: Artifact
+    mails: pl.DataFrame
+    past: Histories
+    value: world.Floats
+
+
+def a_week(loop: Offline, habits: Habits) -> Week:
+    """A first model of before the new items; a campaign of it and of an editor; what came of it.
+
+    The week's purchases come in with it.
+    """
+    shop, week_ago = loop.shop, NOW - WEEK
+    since = week_ago - timedelta(days=world.HISTORY_DAYS)
+    loop.happened(shop.purchases(6, since, week_ago, world.ITEMS - world.NEW, 1))
+    first = loop.fit((week_ago + timedelta(days=1)).replace(hour=0))
+    picked = loop.policy(first, loop.histories(NOW), NOW)
+    rng = np.random.default_rng((shop.seed, 5))
+    personal, follow = rng.random(shop.n) < 0.7, rng.random(shop.n) < 0.8
+    shown = {
+        user: slate if own else shop.items[:PICKS]
+        for user, slate, own in zip(shop.ids, picked, personal, strict=True)
+    }
+    followed = {user for user, yes in zip(shop.ids, follow, strict=True) if yes}
+    loop.happened(touched(deeds(shop, habits, shown, followed), shown, NOW))
+    loop.happened(shop.purchases(2, week_ago, NOW, world.ITEMS, 2))
+    past = loop.histories(EVENING)
+    value = shop.value(loop.policy(first, past, EVENING))
+    return Week(first, mailed(shown, followed, NOW), past, value)

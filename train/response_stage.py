@@ -3,7 +3,7 @@
 ESMM (Ma and others, 2018): click and click-and-purchase are both learned on all shown items, so
 the chance of a purchase after a click is not that of the few who clicked. The heads start as the
 ranker and are drawn towards it, so few mails change little. Later mails, which the weights have
-not seen, calibrate them, and must be foretold better by them than by the ranker alone.
+not seen, calibrate them, and refuse them where the ranker alone foretells these better.
 """
 
 from collections.abc import Iterator
@@ -25,9 +25,10 @@ from train.impressions import Rows
 log = structlog.get_logger()
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 ORGANIC: Final = RESPONSE_FEATURES.index("organic")
 CLICK, PURCHASE, LEAVE = range(len(HEADS))
-STEPS: Final = 100  # of an epoch, each over all rows
+STEPS: Final = 50  # of an epoch, each over all rows
 
 
 class Heads(nn.Module):
@@ -65,7 +66,7 @@ class Heads(nn.Module):
 class ResponseStage:
     """Heads over rows that every worker has: all take the same steps."""
 
-    name, epochs, passes, rate, weight_decay = "response", 3, 3, 0.05, 0.0
+    name, epochs, passes, rate, weight_decay = "response", 3, 3, 0.1, 0.0
 
     def __init__(self, rows: Rows, prior: float) -> None:
         self._x = torch.from_numpy(rows.x)
@@ -131,17 +132,23 @@ def learned(rows: Rows, config: ResponseConfig) -> tuple[Rows, Rows] | None:
 def response(
     heads: Heads, early: Rows, late: Rows, artifact: Artifact, config: ResponseConfig
 ) -> Response | None:
-    """The heads, calibrated on later mails; None where the ranker foretells these as well."""
+    """The heads, calibrated on later mails; None where the ranker foretells these better.
+
+    By more than chance: the prior has already asked for evidence.
+    """
     with torch.no_grad():
         z = heads(torch.from_numpy(late.x)).numpy()
     mail = np.diff(late.mail, prepend=-1) > 0  # one row stands for a mail
     labels = (late.clicked, late.bought, np.where(mail, late.left, np.nan).astype(np.float32))
     platt = [calibrated(z[:, i], label) for i, label in enumerate(labels)]
     known = np.isfinite(late.clicked)
-    plain = late.x[known, ORGANIC]
-    gain = likelihood(z[known, CLICK], late.clicked[known]) - likelihood(plain, late.clicked[known])
-    log.info("mails have taught", shown=int(known.sum()), gain_nats=round(gain, 5), kept=gain > 0)
-    if gain <= 0:
+    gain = likelihoods(z[known, CLICK], late.clicked[known])
+    gain -= likelihoods(late.x[known, ORGANIC], late.clicked[known])
+    chance = float(gain.std()) / max(len(gain), 1) ** 0.5
+    kept = bool(gain.mean() > -chance)
+    log.info("mails have taught", shown=len(gain), gain_nats=round(float(gain.mean()), 5),
+             by_chance=round(chance, 5), kept=kept)  # fmt: skip
+    if not kept:
         return None
     weight, bias = heads.plain()
     by_price = config.margin == "price"
@@ -165,11 +172,12 @@ def calibrated(logits: Floats, label: Floats) -> Calibration:
     return Calibration.fit(logits[known], nobody, label[known])
 
 
-def likelihood(logits: Floats, happened: Floats) -> float:
-    """Mean log likelihood after Platt's map of the same rows: two numbers to fit, for whoever."""
+def likelihoods(logits: Floats, happened: Floats) -> Doubles:
+    """Log likelihood of each row after Platt's map of all: two numbers to fit, for whoever."""
     c = calibrated(logits, happened)
     z = c.slope * logits.astype(np.float64) + c.intercept
-    return float((happened * z - np.logaddexp(0, z)).mean())
+    found: Doubles = happened * z - np.logaddexp(0, z)
+    return found
 
 
 def _known(label: Floats) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,8 @@ def impressions_of(
     Only mails with tracked links: of others nobody knows a click. Opens are no label.
     """
     mails = mails.filter("tracked")
+    if mails.is_empty():
+        return pl.DataFrame(schema=IMPRESSIONS)
     events = events.filter(pl.col("timestamp") < now)
     own = events.filter(pl.col("campaign_id").is_in(mails["campaign_id"].unique().implode()))
     clicks = judge(touches(own, mails.select("campaign_id", "items", "accepted_at",
