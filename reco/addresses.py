@@ -2,13 +2,11 @@
 
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import psycopg
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from reco.errors import ConfigError, ServiceUnavailable
 from reco.settings import Settings
@@ -68,14 +66,17 @@ def check_answers(settings: Settings) -> None:
             check(secret.get_secret_value())
 
 
-def connect_redis(url: str, timeout_s: float | None = None) -> redis.Redis:
+def connect_redis(url: str) -> redis.Redis:
     """Client of a Redis or Valkey that answers; replies are bytes.
 
-    Later a call fails when it has waited `timeout_s`; without it, it waits and tries again as
-    redis-py does, which takes seconds.
     Raises ServiceUnavailable when it does not answer or refuses the login.
     """
-    client = _redis(url, socket_connect_timeout=CONNECT_TIMEOUT_S)
+    client = redis.Redis.from_url(
+        url,
+        decode_responses=False,
+        legacy_responses=False,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+    )
     try:
         client.ping()
     except redis.RedisError as error:
@@ -85,16 +86,7 @@ def connect_redis(url: str, timeout_s: float | None = None) -> redis.Redis:
             str(error),
             "Check RECO_REDIS_URL, or leave it out to use the embedded server.",
         ) from error
-    if timeout_s is None:
-        return client
-    client.close()
-    # A connection that the server closed meanwhile is opened anew; who is slow is not asked twice.
-    once_more = Retry(NoBackoff(), 1, (redis.ConnectionError,))
-    return _redis(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=once_more)
-
-
-def _redis(url: str, **options: Any) -> redis.Redis:
-    return redis.Redis.from_url(url, decode_responses=False, legacy_responses=False, **options)
+    return client
 
 
 def check_postgres(url: str) -> None:

@@ -20,6 +20,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".reco"), description="embedded state: lake, databases, outbox, keys")
     lake: str | None = Field(None, description="Parquet root: a path or any pyarrow filesystem URI")
     redis_url: SecretStr | None = Field(None, description="redis://… of Redis 7.4+ or Valkey")
+    redis_timeout_s: float = Field(
+        0.5, gt=0, description="a mail waits so long for an answer of Redis, then does without"
+    )
     database_url: SecretStr | None = Field(
         None, description="postgresql://… for subscribers, ledger"
     )

@@ -37,8 +37,8 @@ class Features:
         stores = self._stores = Stores(home)
         self._meters = Meters()
         self._reader = Reader(
-            SubscriberStore(stores.engine),
-            SuppressionList(stores.engine, stores.services.link_key),
+            SubscriberStore(stores.reading),
+            SuppressionList(stores.reading, stores.services.link_key),
             stores.online,
             FreshSlates(stores.redis),
             Segments(stores.catalogue),

@@ -24,10 +24,11 @@ from reco.events.bus import open_bus
 from reco.subscribers.store import SubscriberStore
 from serve import api, console, ingest, live, preferences, problems, public, reco_pb2
 from serve.chunks import Assembled, Request
+from serve.gathering import Gathering, by_group
 from serve.graph import Graph
 from serve.grpc_door import GrpcDoor
 from serve.metrics import Meters
-from serve.questions import MOST_USERS, Answer, Question, answered, by_choice, users_of
+from serve.questions import MOST_USERS, Answer, Question, answered, by_choice
 from serve.readers import Readers
 from serve.runner import start_runner
 from serve.sender import Sender
@@ -36,8 +37,8 @@ from serve.single import Ask, Outcome, SingleSends, by_campaign
 from serve.stores import Stores
 
 GATHERED: Final = 128  # single sends in a chunk
-GATHER_S: Final = 0.005  # how long the first one waits for others
-GROUPS_AT_ONCE: Final = 4
+GATHER_S: Final = 0.003  # how long the first one waits for others, when nothing is under way
+GROUPS_AT_ONCE: Final = 2  # more would be smaller: a group costs as much as twenty of its mails
 
 
 @serve.ingress()
@@ -63,8 +64,18 @@ class Gateway:
         self.ledger = Ledger(self.stores.services.database_url)
         self.readers = Readers(self.stores)
         self._meters = Meters()
-        self._single = SingleSends(self.stores.engine, self.ledger)
+        self._single = SingleSends(self.stores.reading, self.ledger)
         self._grpc = GrpcDoor(self, self.stores.services.api_key)
+        self._sends: Gathering[Ask, Outcome | RecoError] = Gathering(
+            self._send_all, most=GATHERED, wait_s=GATHER_S, at_once=GROUPS_AT_ONCE
+        )
+        self._questions: Gathering[Question, Answer | RecoError] = Gathering(
+            self._answer_all,
+            most=MOST_USERS,
+            wait_s=GATHER_S,
+            at_once=GROUPS_AT_ONCE,
+            size=lambda question: len(question.users),
+        )
         self._senders: dict[str, Sender] = {}
         self._open = AsyncExitStack()
         self._opening = asyncio.Lock()
@@ -98,32 +109,21 @@ class Gateway:
         """The mails of a chunk. Raises as serve.graph.Graph.assemble does."""
         return await self.graph.assemble(request)
 
-    @serve.batch(
-        max_batch_size=GATHERED,
-        batch_wait_timeout_s=GATHER_S,
-        max_concurrent_batches=GROUPS_AT_ONCE,
-    )
-    async def send(self, asks: list[Ask]) -> list[Outcome | RecoError]:
-        """Send single mails; an error belongs to the asks of its campaign only."""
-        answers: dict[int, Outcome | RecoError] = {}
-        for places in by_campaign(asks):
-            group = [asks[i] for i in places]
-            answers |= zip(places, await self._send_group(group), strict=True)
-        return [answers[i] for i in range(len(asks))]
+    async def send(self, ask: Ask) -> Outcome | RecoError:
+        """Send a single mail, together with others that are asked for meanwhile."""
+        return await self._sends.ask(ask)
 
-    @serve.batch(
-        max_batch_size=MOST_USERS,
-        batch_wait_timeout_s=GATHER_S,
-        max_concurrent_batches=GROUPS_AT_ONCE,
-        batch_size_fn=users_of,
-    )
-    async def recommend(self, questions: list[Question]) -> list[Answer | RecoError]:
+    async def recommend(self, question: Question) -> Answer | RecoError:
+        """Answer a question, together with others that come meanwhile."""
+        return await self._questions.ask(question)
+
+    async def _send_all(self, asks: list[Ask]) -> list[Outcome | RecoError]:
+        """Send single mails; an error belongs to the asks of its campaign only."""
+        return await by_group(asks, by_campaign(asks), self._send_group)
+
+    async def _answer_all(self, questions: list[Question]) -> list[Answer | RecoError]:
         """Recommend; an error belongs to the questions of the same choice only."""
-        answers: dict[int, Answer | RecoError] = {}
-        for places in by_choice(questions):
-            group = [questions[i] for i in places]
-            answers |= zip(places, await answered(self.graph, group), strict=True)
-        return [answers[i] for i in range(len(questions))]
+        return await by_group(questions, by_choice(questions), partial(answered, self.graph))
 
     async def _send_group(self, asks: list[Ask]) -> list[Outcome] | list[RecoError]:
         try:

@@ -30,11 +30,6 @@ class Answer:
     first: int
 
 
-def users_of(questions: Sequence[Question]) -> int:
-    """How large a chunk of these would be."""
-    return sum(len(question.users) for question in questions)
-
-
 def by_choice(questions: Sequence[Question]) -> list[list[int]]:
     """Places of the questions that may share a chunk."""
     groups: dict[Choice, list[int]] = defaultdict(list)

@@ -77,9 +77,8 @@ class SingleSends:
         """
         deliveries = [ask.delivery for ask in asks]
         users = [ask.user_id for ask in asks]
-        rows = list(zip(deliveries, assigned_arms(campaign, users), strict=True))
-        await asyncio.to_thread(self._ledger.enqueue, campaign.id, rows)
-        claim = await asyncio.to_thread(self._ledger.claim_these, campaign.id, deliveries)
+        arms = dict(zip(deliveries, assigned_arms(campaign, users), strict=True))
+        claim = await asyncio.to_thread(self._ledger.take, campaign.id, list(arms.items()))
         if len(claim):
             await sender.send_chunk(claim)
             sender.take_timings()  # nobody else does, and they would pile up

@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 import redis
 from sqlalchemy.engine import Engine
@@ -13,11 +12,9 @@ from reco.database import open_database
 from reco.embedded import Services, connect_redis, open_services
 from reco.events.lake import Lake
 from reco.features.online import OnlineStore
+from reco.impatient import ImpatientRedis
 from reco.log import configure
 from reco.settings import read_settings
-
-# Of a call; then a chunk goes on without what it asked for. MGET of 512 rows takes milliseconds.
-REDIS_BUDGET_S: Final = 0.5
 
 
 class Stores:
@@ -28,7 +25,9 @@ class Stores:
         self._stack = ExitStack()
         configure(json=True)
         # Unchecked: a replica comes up while the relay is away, and serves what it can.
-        opened = open_services(read_settings(Path(home)), check=False)
+        settings = read_settings(Path(home))
+        self._redis_timeout_s = settings.redis_timeout_s
+        opened = open_services(settings, check=False)
         self.services: Services = self._stack.enter_context(opened)
 
     def close(self) -> None:
@@ -37,8 +36,12 @@ class Stores:
 
     @cached_property
     def redis(self) -> redis.Redis:
-        """Client of the online store, safe to share between threads; it gives up soon."""
-        return connect_redis(self.services.redis_url, REDIS_BUDGET_S)
+        """Client of the online store, safe to share between threads; it gives up soon.
+
+        Raises ServiceUnavailable when it does not answer at all yet.
+        """
+        connect_redis(self.services.redis_url).close()
+        return ImpatientRedis.of(self.services.redis_url, self._redis_timeout_s)
 
     @cached_property
     def online(self) -> OnlineStore:
@@ -51,6 +54,11 @@ class Stores:
         engine = open_database(self.services.database_url)
         self._stack.callback(engine.dispose)
         return engine
+
+    @cached_property
+    def reading(self) -> Engine:
+        """The same database, for single statements that read: no transaction around each."""
+        return self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @cached_property
     def lake(self) -> Lake:

@@ -140,6 +140,7 @@ def ray_cluster(services: Services) -> Iterator[None]:
     import ray
 
     environment = services.environment() | {"PYTHONPATH": str(ROOT)}
+    environment |= {"RECO_REDIS_TIMEOUT_S": "3"}  # a busy machine is no fault
     # Without the dashboard Ray Train complains without end that it cannot be asked.
     ray.init(
         address="local",

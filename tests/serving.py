@@ -60,6 +60,7 @@ def declare(services: Services, model: Path | None = None) -> None:
     """Deploy the application by configuration, with a model of its own or the champion."""
     scorer = {"name": "Scorer", "user_config": {"model": model and str(model), "device": "cpu"}}
     environment = services.environment() | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment |= {"RECO_REDIS_TIMEOUT_S": "3"}
     app = {
         "name": APP,
         "import_path": "serve.app:build",

@@ -190,6 +190,20 @@ def test_named_deliveries_can_be_claimed_unless_somebody_has_them(ledger: Ledger
     assert ledger.hand_off("c", claim.fence, [mail(USERS[2])]) == {USERS[2]}
 
 
+def test_single_ones_are_queued_and_claimed_in_one_step(ledger: Ledger) -> None:
+    ledger.enqueue("c", [(user, "a") for user in USERS[:2]])
+    somebodys = ledger.claim("c", 1)
+
+    taken = ledger.take("c", [(user, "b") for user in USERS[:3]])
+    again = ledger.take("c", [(user, "b") for user in USERS[:3]])
+
+    assert taken.fence > somebodys.fence
+    arms = {claimed.user_id: claimed.arm for claimed in taken.deliveries}
+    assert arms == {USERS[1]: "a", USERS[2]: "b"}
+    assert users_of(again) == []
+    assert ledger.hand_off("c", taken.fence, [mail(user) for user in USERS[:3]]) == set(USERS[1:3])
+
+
 def test_suppressed_and_released_ones_are_not_sent(ledger: Ledger) -> None:
     ledger.enqueue("c", [(user, "a") for user in USERS[:4]])
     claim = ledger.claim("c", 4)

@@ -110,6 +110,14 @@ class Ledger:
         values = {"campaign": campaign_id, "users": list(users), "lease_s": lease_s}
         return _claim(self._fetch(ledger_sql.CLAIM_THESE, values))
 
+    def take(
+        self, campaign_id: str, rows: Sequence[tuple[str, str]], lease_s: float = LEASE_S
+    ) -> Claim:
+        """Queue (user_id, arm), each user once, and claim them: as far as they are new or wait."""
+        columns = {"users": [user for user, _ in rows], "arms": [arm for _, arm in rows]}
+        values = {"campaign": campaign_id, "lease_s": lease_s} | columns
+        return _claim(self._fetch(ledger_sql.TAKE, values))
+
     def hand_off(
         self, campaign_id: str, fence: int, mails: Sequence[HandOff], lease_s: float = LEASE_S
     ) -> set[str]:

@@ -63,6 +63,21 @@ CLAIM_THESE: Final = SQL("""
     returning d.fence, d.user_id, d.arm, d.attempts
 """)
 
+# Both in one durable step, for single sends; waits for whoever has a row, then leaves it alone.
+TAKE: Final = SQL("""
+    with fence as materialized (select nextval('delivery_fences') as number)
+    insert into deliveries as d (campaign_id, user_id, arm, state, fence, lease_until)
+    select %(campaign)s, user_id, arm, 'claimed', fence.number,
+        now() + make_interval(secs => %(lease_s)s)
+    from unnest(%(users)s::text[], %(arms)s::text[]) as x (user_id, arm), fence
+    order by user_id
+    on conflict (campaign_id, user_id) do update
+    set state = 'claimed', fence = excluded.fence, lease_until = excluded.lease_until,
+        next_at = null
+    where d.state = 'queued' or (d.state = 'deferred' and d.next_at <= now())
+    returning d.fence, d.user_id, d.arm, d.attempts
+""")
+
 # Slices of flat arrays: half the cost of one array literal a mail. %(x)b is the binary format.
 HAND_OFF: Final = SQL("""
     update deliveries d

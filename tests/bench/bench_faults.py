@@ -35,14 +35,13 @@ from reco.embedded import Services, connect_redis, open_services
 from reco.models.slates import Rung
 from reco.settings import Settings
 from serve.app import AppArgs
-from serve.stores import REDIS_BUDGET_S
 from tests.bench.campaign_world import campaign, shop, smtp_sink
 from tests.bench.http_world import ask, served, stored
 from tests.bench.load import Answered, Plan, load
 from tests.serving import free_port
 
 SCORER_MS = 1e3 * AppArgs().door_budget_s
-REDIS_MS = 1e3 * 2 * REDIS_BUDGET_S  # Features asks it, and Rules
+REDIS_MS = 1e3 * 2 * Settings().redis_timeout_s  # Features asks it, and Rules
 PICKS = 5
 
 

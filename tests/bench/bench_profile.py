@@ -24,6 +24,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import torch
 import uvloop
 
 from reco.campaigns.campaign import Campaign
@@ -103,6 +104,7 @@ async def _sent(assembled: Assembled, port: int) -> list[Settled]:
 
 def work(chunks: int, told: Path) -> None:
     """What py-spy watches: everything is warm when it begins to count."""
+    torch.set_num_threads(1)  # as in a replica
     home = Path(tempfile.mkdtemp(prefix="reco-bench-"))
     with open_services(Settings(home=home)) as services, smtp_sink() as port:
         shop(services, (chunks + WARM) * CHUNK)

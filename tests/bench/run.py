@@ -3,8 +3,9 @@
     python tests/bench/run.py [part ...]
 
 A part is tests/bench/bench_<part>.py. What it found stays in docs/benchmarks/<part>.json with the
-machine, the versions and the command, so parts may be refreshed one by one. Without a name all run
-but those that take long. A part that fails keeps its old figures, and ends the run with its code.
+machine, the versions and the command, so parts may be refreshed one by one. Without a name those
+run that tests/bench/document.py lists; what is not there takes long, or belongs to no promise of
+speed. A part that fails keeps its old figures, and ends the run with its code.
 """
 
 import json
@@ -24,7 +25,6 @@ sys.path.insert(0, str(ROOT))
 
 from tests.bench.document import KEPT, PARTS, write  # noqa: E402
 
-LONG: Final = ("loop", "stream", "train")  # by name only
 PACKAGES: Final = (
     "ray", "torch", "numpy", "polars", "pyarrow", "redis", "psycopg", "fastapi", "grpcio",
     "aiosmtplib", "uvloop", "jinja2", "duckdb",
@@ -32,9 +32,9 @@ PACKAGES: Final = (
 
 
 def main() -> None:
-    """Run the parts that are named, or all that are not long."""
+    """Run the parts that are named, or those of the document."""
     scripts = {p.stem.removeprefix("bench_"): p for p in ROOT.glob("tests/bench/bench_*.py")}
-    names = sys.argv[1:] or sorted((*(scripts.keys() - set(LONG)),), key=_place)
+    names = sys.argv[1:] or [part.name for part in PARTS]
     if unknown := sorted(set(names) - scripts.keys()):
         sys.exit(f"There is no benchmark {', '.join(unknown)}: {', '.join(sorted(scripts))}.")
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -107,12 +107,6 @@ def versions() -> dict[str, str]:
 def _lines(path: str) -> list[str]:
     file = Path(path)
     return file.read_text().splitlines() if file.exists() else []
-
-
-def _place(name: str) -> int:
-    """Parts in the order of the document, others behind."""
-    order = [part.name for part in PARTS]
-    return order.index(name) if name in order else len(order)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""Calls that come one by one and are made together: whoever waits meanwhile joins the next group.
+
+Ray's own `serve.batch` closes a group every few milliseconds, whether one can start or not, so that
+under load many small groups stand in line; here a group closes when it starts, and those under way
+share the calls evenly.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Generic, TypeVar
+
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Ask, Answer]):
+    ask: Ask
+    answer: asyncio.Future[Answer]
+
+
+class Gathering(Generic[Ask, Answer]):
+    """Groups of at most `most` calls, `at_once` of them under way; lives in one event loop.
+
+    work    makes the calls of a group: an answer for each, in order
+    least   a group this small is not shared out
+    wait_s  how long the first call waits for others when nothing is under way
+    size    what a call counts for against `most`; a larger one goes alone
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[Ask]], Awaitable[Sequence[Answer]]],
+        *,
+        most: int,
+        wait_s: float,
+        at_once: int,
+        least: int = 16,
+        size: Callable[[Ask], int] = lambda _: 1,
+    ) -> None:
+        self._work = work
+        self._most = most
+        self._wait_s = wait_s
+        self._at_once = at_once
+        self._least = least
+        self._size = size
+        self._waiting: deque[_Waiting[Ask, Answer]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._groups: dict[asyncio.Task[None], int] = {}
+
+    async def ask(self, ask: Ask) -> Answer:
+        """The answer to one call. Raises what the work of its group raises."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting[Ask, Answer](ask, loop.create_future())
+        self._waiting.append(waiting)
+        if self._timer is None and len(self._groups) < self._at_once:
+            self._timer = loop.call_later(self._wait_s, self._start)
+        return await waiting.answer
+
+    def _start(self) -> None:
+        """Begin the next groups, as far as there are calls and places for them."""
+        self._timer = None
+        while len(self._groups) < self._at_once and (group := self._next()):
+            task = asyncio.get_running_loop().create_task(self._run(group))
+            self._groups[task] = sum(self._size(one.ask) for one in group)
+            task.add_done_callback(self._ended)
+
+    def _next(self) -> list[_Waiting[Ask, Answer]]:
+        """Those who waited longest, as many as are fair."""
+        # Nobody listens any more to one that was cancelled.
+        self._waiting = deque(one for one in self._waiting if not one.answer.cancelled())
+        sizes = [self._size(one.ask) for one in self._waiting]
+        share = -(-(sum(sizes) + sum(self._groups.values())) // self._at_once)
+        limit = min(self._most, max(share, self._least))
+        fit = sum(size <= limit for size in accumulate(sizes))
+        return [self._waiting.popleft() for _ in range(max(fit, min(len(sizes), 1)))]
+
+    async def _run(self, group: list[_Waiting[Ask, Answer]]) -> None:
+        try:
+            answers = await self._work([one.ask for one in group])
+            for one, answer in zip(group, answers, strict=True):
+                if not one.answer.done():
+                    one.answer.set_result(answer)
+        except Exception as error:  # noqa: BLE001 - it belongs to those who asked
+            for one in group:
+                if not one.answer.done():
+                    one.answer.set_exception(error)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._groups[task]
+        self._start()
+
+
+async def by_group(
+    asks: Sequence[Ask],
+    groups: Sequence[Sequence[int]],
+    work: Callable[[list[Ask]], Awaitable[Sequence[Answer]]],
+) -> list[Answer]:
+    """Do the work of each group of places side by side; gives the answers in the order of asks."""
+    done = await asyncio.gather(*(work([asks[i] for i in places]) for places in groups))
+    answers = dict(zip(chain(*groups), chain(*done), strict=True))
+    return [answers[i] for i in range(len(asks))]

@@ -1,0 +1,116 @@
+"""Calls that are made together, in groups that close when they start."""
+
+import asyncio
+
+import pytest
+
+from serve.gathering import Gathering
+
+
+class Worker:
+    """Doubles numbers once `go` is set; keeps the groups that it got."""
+
+    def __init__(self):
+        self.groups = []
+        self.under_way = self.most_under_way = 0
+        self.go = asyncio.Event()
+
+    async def __call__(self, asks):
+        self.groups.append(asks)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await self.go.wait()
+        self.under_way -= 1
+        if -1 in asks:
+            raise ValueError("no")
+        return [2 * ask for ask in asks]
+
+
+async def asked(gathering, *numbers):
+    tasks = [asyncio.create_task(gathering.ask(number)) for number in numbers]
+    await asyncio.sleep(0.02)
+    return tasks
+
+
+async def test_who_comes_together_is_answered_together_and_each_by_its_own():
+    work = Worker()
+    work.go.set()
+    gathering = Gathering(work, most=10, wait_s=0.001, at_once=2)
+
+    answers = await asyncio.gather(*(gathering.ask(i) for i in range(6)))
+
+    assert answers == [0, 2, 4, 6, 8, 10]
+    assert work.groups == [[0, 1, 2, 3, 4, 5]]
+
+
+async def test_whoever_waits_while_all_places_are_taken_joins_one_next_group():
+    work = Worker()
+    gathering = Gathering(work, most=3, wait_s=0.001, at_once=1)
+
+    first = await asked(gathering, 1)
+    later = [*await asked(gathering, 2), *await asked(gathering, 3, 4, 5)]
+    work.go.set()
+
+    assert await asyncio.gather(*first, *later) == [2, 4, 6, 8, 10]
+    assert work.groups == [[1], [2, 3, 4], [5]]
+    assert work.most_under_way == 1
+
+
+async def test_what_is_too_much_for_one_group_takes_the_free_place_too():
+    work = Worker()
+    gathering = Gathering(work, most=3, wait_s=0.001, at_once=2)
+
+    tasks = await asked(gathering, 1, 2, 3, 4)
+    work.go.set()
+
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
+    assert work.most_under_way == 2
+
+
+async def test_groups_under_way_share_the_calls_evenly():
+    work = Worker()
+    gathering = Gathering(work, most=100, wait_s=0.001, at_once=2, least=2)
+    few = await asked(gathering, 1)
+
+    many = await asked(gathering, *range(2, 10))
+    work.go.set()
+
+    assert await asyncio.gather(*few, *many) == [2 * i for i in range(1, 10)]
+    assert [len(group) for group in work.groups] == [1, 5, 3]
+
+
+async def test_large_calls_count_for_more_and_the_largest_goes_alone():
+    work = Worker()
+    gathering = Gathering(work, most=10, wait_s=0.001, at_once=1, size=lambda ask: ask)
+
+    tasks = await asked(gathering, 4, 6, 50, 3)
+    work.go.set()
+
+    assert await asyncio.gather(*tasks) == [8, 12, 100, 6]
+    assert work.groups == [[4, 6], [50], [3]]
+
+
+async def test_an_error_belongs_to_its_group_and_the_next_one_goes_on():
+    work = Worker()
+    work.go.set()
+    gathering = Gathering(work, most=2, wait_s=0.001, at_once=1)
+
+    found = await asyncio.gather(*(gathering.ask(i) for i in (1, -1, 3)), return_exceptions=True)
+
+    assert [type(one) for one in found] == [ValueError, ValueError, int]
+
+
+async def test_nothing_is_done_for_who_has_gone_before_it_began():
+    work = Worker()
+    gathering = Gathering(work, most=5, wait_s=0.001, at_once=1)
+    (busy,) = await asked(gathering, 1)
+    gone, stays = await asked(gathering, 2, 3)
+
+    gone.cancel()
+    await asyncio.sleep(0)
+    work.go.set()
+
+    assert [await busy, await stays] == [2, 6]
+    assert work.groups == [[1], [3]]
+    with pytest.raises(asyncio.CancelledError):
+        await gone
