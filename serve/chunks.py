@@ -20,6 +20,7 @@ from reco.campaigns.variants import Chosen
 from reco.experiments.assignment import HOLDOUT, OUTSIDE
 from reco.features.history import Histories
 from reco.models.slates import Slates
+from reco.subscribers.refusals import Refusals
 from render.renderer import Rendered
 from serve.rows import lines
 
@@ -115,6 +116,7 @@ class Recipients:
 
     tracked    who agreed to links and pixels that tell what they did
     interests  categories that they asked for on the preference page
+    refused    what those at these places do not want to be shown
     timezones  where they live (IANA); empty where no moment is asked for
     """
 
@@ -128,6 +130,7 @@ class Recipients:
     segments: list[str]
     interests: list[tuple[str, ...]]
     timezones: list[str] = field(default_factory=list)
+    refused: dict[int, Refusals] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_ids)

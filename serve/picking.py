@@ -31,12 +31,13 @@ from reco.rules.rules import (
     Bought,
     RuleContext,
     blocked_by,
+    blocked_rows,
     cut,
     trace,
 )
 from reco.tables import item_keys
 from serve.chunks import Choice, FeatureChunk, Mode, PickedChunk, ScoredChunk, candidates
-from serve.rows import placed
+from serve.rows import lines, placed
 from serve.shelf import Shelf
 
 log = structlog.get_logger()
@@ -85,7 +86,15 @@ class Picker:
         slates, fates = followed(slates, context)
         slates, chances = drawn(slates, explores, seeds)
         chosen, fallback = self._capped(chunk, slates)
-        ruled, slates = slates, fill(slates.keep(chosen), choice.picks, pools, seeds)
+        ruled, left = slates, slates.keep(chosen)
+        slates = fill(left, choice.picks, pools, seeds)
+        for i, refused in context.refused.items():
+            mine = pools.without(refused, self._catalogue)
+            slates = placed(
+                slates,
+                np.arange(len(slates)) == i,
+                fill(lines(left, [i]), choice.picks, mine, seeds[[i]]),
+            )
         fates = settled(fates, considered, ruled, chosen, choice.picks, slates)
         # A mail with a place that was not drawn says nothing of chances.
         chances = np.where((slates.reasons == Reason.EXPLORE).all(axis=1), chances, 0.0)
@@ -110,6 +119,10 @@ class Picker:
             bought=Bought.of(chunk.histories, 0) if scored.novel else None,
             max_per_category=choice.rules.max_per_category,
             diversity=choice.rules.diversity,
+            refused={
+                i: blocked_rows(self._catalogue, refused.items, refused.categories, refused.brands)
+                for i, refused in chunk.recipients.refused.items()
+            },
             stocked=self._shelf.in_stock() if self._shelf else None,
         )
 

@@ -19,6 +19,7 @@ from reco.features.history import Histories, cutoff_day
 from reco.features.online import OnlineStore
 from reco.models.slates import Slates
 from reco.subscribers.interests import interests_of
+from reco.subscribers.refusals import refusals_of
 from reco.subscribers.store import Subscriber, SubscriberStore
 from reco.subscribers.suppression import SuppressionList
 from serve.chunks import (
@@ -174,6 +175,11 @@ class _Audience:
             languages=[(p.language or "") if p else "" for p in self.people],
             tracked=[p.consent_tracking if p else False for p in self.people],
             segments=segments,
+            refused={
+                i: refusals
+                for i, p in enumerate(self.people)
+                if p and p.attributes and (refusals := refusals_of(p))
+            },
             timezones=[(p.timezone or "") if p else "" for p in self.people],
             interests=[
                 interests_of(p) if p and wanted else ()

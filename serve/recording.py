@@ -61,7 +61,8 @@ def records_of(
         "fallback": picked.fallback,
     }
     columns |= {name: pa.repeat(pa.scalar(value), n) for name, value in same.items()}
-    popular = np.broadcast_to(catalogue.index.rows(picked.popular), (n, len(picked.popular)))
+    popular = np.tile(catalogue.index.rows(picked.popular), (n, 1))
+    popular[[row for row, i in enumerate(made) if i in chunk.recipients.refused]] = -1
     columns |= {
         "made_at": pa.repeat(pa.scalar(chunk.now, DECISIONS.field("made_at").type), n),
         "copy": pa.array([_json(chosen) for chosen in copy]),

@@ -107,6 +107,8 @@ class Workshop:
         unsubscribe = self._link(LinkKind.UNSUBSCRIBE, delivery)
         views = self._views(delivery, shown, tracked)
         taken = {view.item_id for view in views}
+        if i in recipients.refused:  # the block is the same for all, and may show what they refuse
+            popular = ()
         others = [view for view in popular if view.item_id not in taken][:POPULAR_SHOWN]
         context = {
             "unsubscribe_url": unsubscribe,

@@ -83,12 +83,12 @@ def test_release_gives_back_only_what_this_campaign_took(redis):
     for campaign in ("one", "two"):
         caps.choose(showing(campaign, times=2), USERS, ITEMS[:, :1], 1, reserve=True)
 
-    caps.release(showing("two", times=2), ["ann"], ITEMS[:1, :1])
-    caps.release(showing("stranger", times=2), ["bob"], ITEMS[:1, :1])
+    caps.forget(showing("two", times=2), ["ann"])
+    caps.forget(showing("stranger", times=2), ["bob"])
 
     after = caps.choose(showing("three", times=2), USERS, ITEMS[:, :1], 1, reserve=False)
     assert after.tolist() == [[True], [False]]
-    caps.release(showing("one", times=2), ["ann"], ITEMS[:1, :1])
+    caps.forget(showing("one", times=2), ["ann"])
     assert not redis.exists(cap_key("ann"))
 
 

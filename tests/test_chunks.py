@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from reco.campaigns.delivery import delivery_id, recipient_of
 from reco.campaigns.showing import Rules
+from reco.database import SUBSCRIBERS
 from reco.embedded import Services
 from reco.features.history import day_of
 from reco.models.slates import Reason, Rung
@@ -265,3 +267,18 @@ def test_a_category_is_shown_so_often_over_all_campaigns_and_given_back(stages, 
     stages.picker._caps.forget(showing, ["u05"])
     third = stages.assemble(request(["u05"], mode=Mode.SEND, rules=caps, campaign_id="autumn"))
     assert third.item_ids[0] == POPULAR[:3]
+
+
+def test_what_a_subscriber_refuses_is_shown_to_them_in_no_rung_and_to_others_as_before(
+    stages, world
+):
+    refused = {"refused_items": POPULAR[:1], "refused_categories": "aisle 1, aisle 2"}
+    with world.engine.begin() as connection:
+        mine = SUBSCRIBERS.c.user_id == "u20"
+        connection.execute(update(SUBSCRIBERS).where(mine).values(attributes=refused))
+
+    for arm in ("personal", "control"):
+        made = stages.assemble(request(["u20", "u21"], arm=arm, picks=4))
+        assert made.item_ids[0] == ["item-03", "item-04", "item-05", "item-08"]
+        assert made.item_ids[1] == POPULAR[:4]
+        assert not re.search(r"item-0[012]|item-0[67]", made.rendered[0].text)

@@ -1,4 +1,5 @@
-"""Item frequency cap: a subscriber sees an item at most N times in K days, over all campaigns.
+"""Frequency caps: a subscriber sees an item, or a category, at most N times in K days, over all
+campaigns.
 
 One Lua call a chunk checks and reserves together, so that two campaigns at once cannot both use the
 last showing; what was not sent is released. One hash a subscriber under tables.cap_key: item key
@@ -75,24 +76,7 @@ end
 return out
 """
 
-# KEYS cap keys; ARGV the hash of what reserved, then the items of each key.
-RELEASE: Final = """
-local mine = ARGV[1]
-for i, key in ipairs(KEYS) do
-  for p = 1, #ARGV[1 + i], 8 do
-    local field = string.sub(ARGV[1 + i], p, p + 7)
-    local old, rest = redis.call('HGET', key, field) or '', ''
-    for e = 1, #old, 6 do
-      if string.sub(old, e + 2, e + 5) ~= mine then rest = rest .. string.sub(old, e, e + 5) end
-    end
-    if rest == '' then redis.call('HDEL', key, field)
-    elseif rest ~= old then redis.call('HSET', key, field, rest) end
-  end
-end
-return {}
-"""
-
-# KEYS cap keys; ARGV the hash of what reserved. Of every item and category.
+# KEYS cap keys; ARGV the hash of what reserved. Gives back every item and category of it.
 FORGET: Final = """
 for _, key in ipairs(KEYS) do
   local all = redis.call('HGETALL', key)
@@ -136,7 +120,6 @@ class Caps:
 
     def __init__(self, client: redis.Redis) -> None:
         self._reserve = client.register_script(RESERVE)
-        self._release = client.register_script(RELEASE)
         self._forget = client.register_script(FORGET)
 
     def choose(
@@ -162,14 +145,6 @@ class Caps:
         bits = _call(self._reserve, user_ids, head + _rows(items))
         masks: npt.NDArray[np.int64] = np.array(bits, np.int64)[:, None] >> np.arange(width)
         return np.asarray(masks & 1).astype(np.bool_)
-
-    def release(self, showing: Showing, user_ids: Sequence[str], items: Keys) -> None:
-        """Give back what was reserved of items [n, k] for mails that were not sent.
-
-        Raises ServiceUnavailable when Redis does not answer.
-        """
-        if user_ids:
-            _call(self._release, user_ids, [showing.tag, *_rows(items)])
 
     def forget(self, showing: Showing, user_ids: Sequence[str]) -> None:
         """Give back all that was reserved for these subscribers: items, and categories.

@@ -90,7 +90,7 @@ class Contacts:
         ]
         tags = [_tag(campaign_id, delivery) for delivery in deliveries]
         try:
-            found = self._reserve(keys=[contact_key(u) for u in user_ids], args=head + tags)
+            found = self._reserve(keys=[contact_key(u) for u in user_ids], args=[*head, *tags])
         except redis.RedisError as error:
             raise _unavailable(error) from error
         return [bool(may) for may in found]

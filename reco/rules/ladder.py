@@ -35,6 +35,11 @@ class Pools:
             catalogue.keys[allowed],
         )
 
+    def without(self, refused: Bools, catalogue: Catalogue) -> "Pools":
+        """The same pools, less what somebody refuses, `refused` [m] over catalogue rows."""
+        every = (self.popular, self.editorial, self.stock)
+        return Pools(*(keys[among(catalogue, ~refused, keys)] for keys in every))
+
 
 def editorial_slates(pools: Pools, n: int, k: int) -> Slates:
     """The same list for n subscribers, as rung EDITORIAL: the editor's, else the popular one."""

@@ -4,8 +4,8 @@ Takes the candidates of a chunk, best first, and gives those that are left, stil
 A rule takes candidates away or moves them; none brings one in, that is the ladder's task.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,7 @@ class RuleContext:
     bought            None leaves the already-bought filter off
     max_per_category  None leaves it open
     diversity         0 keeps the order, 1 looks at likeness alone (MMR)
+    refused           of some places of the chunk: catalogue rows [m] that the subscriber refuses
     stocked           bool [m] what can be sold now; None asks the catalogue
     """
 
@@ -63,6 +64,7 @@ class RuleContext:
     bought: Bought | None = None
     max_per_category: int | None = None
     diversity: float = 0.0
+    refused: Mapping[int, Bools] = field(default_factory=dict)
     stocked: Bools | None = None
 
     @property
@@ -131,6 +133,16 @@ def in_stock(slates: Slates, context: RuleContext) -> Slates:
     return slates.keep(among(context.catalogue, context.in_stock, slates.items))
 
 
+def not_refused(slates: Slates, context: RuleContext) -> Slates:
+    """The subscriber themselves does not refuse item, category or brand."""
+    if not context.refused:
+        return slates
+    mask = slates.items != 0
+    for i, refused in context.refused.items():
+        mask[i] &= among(context.catalogue, ~refused, slates.items[i])
+    return slates.keep(mask)
+
+
 def not_bought(slates: Slates, context: RuleContext) -> Slates:
     """The subscriber has not just bought it, in shops where nobody buys a thing twice."""
     if context.bought is None:
@@ -160,6 +172,7 @@ RULES: Final[tuple[Rule, ...]] = (
     distinct,
     not_blocked,
     in_stock,
+    not_refused,
     not_bought,
     per_category,
     diverse,
