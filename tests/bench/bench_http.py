@@ -34,22 +34,29 @@ from reco.campaigns.ledger import Ledger
 from reco.embedded import open_services
 from reco.settings import Settings
 from tests.bench.campaign_world import ITEMS, campaign, shop, smtp_sink
+from tests.bench.cpu_use import watched
 from tests.bench.http_world import served, stored
-from tests.bench.load import Answered, Plan, load
+from tests.bench.load import Plan, load
 from tests.serving import free_port
 
 SEND = '{"campaign_id": "single", "user_id": "{user}", "key": "n{i}"}'
 RECOMMEND = '{"users": ["{user}"], "k": 5}'
 
 
-def told(name: str, found: Answered) -> dict[str, object]:
-    """Print a line of figures."""
+def measured(plan: Plan, home: Path) -> dict[str, object]:
+    """A load and the CPU time of all processes for one of its requests, printed."""
+    with watched(home) as use:
+        found = load(plan)
+    cpu_us = {kind: us / found.all_answers for kind, us in use.cpu_us().items()}
+    name = plan.path
     print(
         f"{name:13} {found.per_s:7.1f} requests/s, p50 {found.p50_ms} ms, p95 {found.p95_ms} ms, "
         f"p99 {found.p99_ms} ms; {found.answers} answers, by status {found.statuses}",
         flush=True,
     )
-    return asdict(found)
+    parts = ", ".join(f"{kind} {us:.0f}" for kind, us in cpu_us.items() if us >= 5)
+    print(f"  {sum(cpu_us.values()):.0f} us CPU a request: {parts}", flush=True)
+    return asdict(found) | {"cpu_us": cpu_us}
 
 
 def main() -> None:
@@ -74,10 +81,10 @@ def main() -> None:
         served(services, port)
         stored(services, port, campaign(services, "single"))
         asks = Plan(port, "", plain.api_key, "", args.subscribers, args.connections, args.seconds)
-        recommend = load(replace(asks, path="/v1/recommend", body=RECOMMEND))
-        found = {"recommend": told("/v1/recommend", recommend)}
-        send = load(replace(asks, path="/v1/send", body=SEND))
-        found["send"] = told("/v1/send", send)
+        found = {
+            "recommend": measured(replace(asks, path="/v1/recommend", body=RECOMMEND), home),
+            "send": measured(replace(asks, path="/v1/send", body=SEND), home),
+        }
         with Ledger(plain.database_url) as ledger:
             states = {state: n for state, n in ledger.counts("single").items() if n}
         print(f"ledger        {states}")

@@ -104,7 +104,6 @@ PARTS: Final = (
     Part("mail"),
     Part("ledger"),
     Part("smtp"),
-    Part("graph"),
 )
 
 

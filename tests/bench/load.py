@@ -35,7 +35,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came of it: answers a second, milliseconds until one, how many by status."""
+    """What came of it: answers a second, milliseconds until one, how many by status.
+
+    `all_answers` has those of the first seconds too, which count for nothing else.
+    """
 
     per_s: float
     p50_ms: float
@@ -43,6 +46,7 @@ class Answered:
     p99_ms: float
     answers: int
     statuses: dict[int, int]
+    all_answers: int
 
 
 def load(plan: Plan) -> Answered:
@@ -57,18 +61,20 @@ def _load(plan: Plan) -> Answered:
 
 async def _ask(plan: Plan) -> Answered:
     numbers, began = count(), perf_counter()
-    counted = (began + plan.warm_s, began + plan.warm_s + plan.seconds)
-    found: list[tuple[int, float]] = []
+    begin = began + plan.warm_s
+    found: list[_Answer] = []
     loop, asked = asyncio.get_running_loop(), []
     for _ in range(plan.connections):
-        connection = _Connection(_requests(plan, numbers), counted, found)
+        connection = _Connection(_requests(plan, numbers), begin + plan.seconds, found)
         asked.append(connection.ended)
         await loop.create_connection(lambda one=connection: one, HOST, plan.port)
     await asyncio.gather(*asked)
-    ms = np.array([took for _, took in found]) * 1e3
+    counted = [one for one in found if begin <= one.at < begin + plan.seconds]
+    ms = np.array([one.took_s for one in counted]) * 1e3
     p50, p95, p99 = np.percentile(ms, [50, 95, 99]).round(1).tolist()
-    statuses = Counter(status for status, _ in found)
-    return Answered(round(len(ms) / plan.seconds, 1), p50, p95, p99, len(ms), dict(statuses))
+    statuses = dict(Counter(one.status for one in counted))
+    per_s = round(len(ms) / plan.seconds, 1)
+    return Answered(per_s, p50, p95, p99, len(ms), statuses, len(found))
 
 
 def _requests(plan: Plan, numbers: Iterator[int]) -> Iterator[bytes]:
@@ -81,17 +87,24 @@ def _requests(plan: Plan, numbers: Iterator[int]) -> Iterator[bytes]:
         yield f"{head}{len(body)}\r\n\r\n{body}".encode()
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    took_s: float
+    at: float
+
+
 class _Connection(asyncio.Protocol):
     """Asks, waits for the whole answer, asks again."""
 
     def __init__(
         self,
         requests: Iterator[bytes],
-        counted: tuple[float, float],
-        found: list[tuple[int, float]],
+        until: float,
+        found: list[_Answer],
     ) -> None:
         self._requests = requests
-        self._from, self._until = counted
+        self._until = until
         self._found = found
         self._buffer = b""
         self._asked_at = 0.0
@@ -109,8 +122,7 @@ class _Connection(asyncio.Protocol):
         if not found or len(body) < _length(head):
             return
         now = perf_counter()
-        if self._from <= now < self._until:
-            self._found.append((int(head[9:12]), now - self._asked_at))
+        self._found.append(_Answer(int(head[9:12]), now - self._asked_at, now))
         self._buffer = b""
         if now < self._until:
             self._next()
