@@ -66,6 +66,10 @@ class Sent:
         """Mails a second while sending."""
         return self.mails / self.sending_s
 
+    def figures(self) -> dict[str, object]:
+        """All of it, for a file."""
+        return asdict(self) | {"per_s": self.per_s}
+
 
 def measured(spec: Campaign, services: Services, address: str) -> Sent:
     """One campaign, told on the terminal stage by stage."""
@@ -83,9 +87,7 @@ def measured(spec: Campaign, services: Services, address: str) -> Sent:
     assert len(accepted) == len(rows) > 1, rows["state"].value_counts()
     sending_s = (accepted.max() - claimed_at[0]).total_seconds()  # type: ignore[operator, union-attr]
     spent = {kind: us / len(rows) for kind, us in use.cpu_us().items()}
-    fresh = float((rows["rung"] == int(Rung.FRESH)).sum()) / len(
-        rows
-    )
+    fresh = float((rows["rung"] == int(Rung.FRESH)).sum()) / len(rows)
     sent = Sent(len(rows), sending_s, command_s, fresh, spent, use.memory_mb())
     size = float(rows["size_bytes"].mean() or 0)  # type: ignore[arg-type]
     told = ", ".join(f"{kind} {us:.0f}" for kind, us in spent.items() if us >= 1)
@@ -145,13 +147,12 @@ def ours(services: Services, few: int, many: int) -> dict[str, object]:
         measured(campaign(services, "warm", audience=warm), services, address)
         small = measured(campaign(services, "precomputed"), services, address)
         live = measured(campaign(services, "live", live=True), services, address)
-        found |= {"precomputed": asdict(small), "live": asdict(live)}
-        found |= {"precomputed_per_s": small.per_s, "live_per_s": live.per_s}
+        found |= {"precomputed": small.figures(), "live": live.figures()}
         if many:
             more_people(services, few, many)
             precomputed(services)
             large = measured(campaign(services, "grown"), services, address)
-            found |= {"grown": asdict(large), "growth": growth(small, large)}
+            found |= {"grown": large.figures(), "growth": growth(small, large)}
     ray.shutdown()
     return found
 

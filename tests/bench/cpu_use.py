@@ -118,6 +118,13 @@ def _family(home: str) -> dict[int, tuple[str, int, str]]:
     return {pid: about for pid, about in found.items() if belongs(pid)}
 
 
+def family(home: str, pattern: str) -> list[int]:
+    """Pids of the processes of this run whose command line has the pattern, oldest first."""
+    found = _family(home)
+    fit = [pid for pid, (name, _, _) in found.items() if re.search(pattern, name)]
+    return sorted(fit, key=lambda pid: int(found[pid][2]))
+
+
 def _stat(entry: Path) -> list[str]:
     """/proc/PID/stat behind the name; empty when the process is gone."""
     try:
