@@ -85,8 +85,8 @@ class Scorer:
         seen = np.diff(bags.indptr) > 0
         rungs = np.where(seen, Rung.LIVE, Rung.LOOKALIKE).astype(np.uint8)
         value = None
-        if self.artifact.response is not None:
-            picks = shortlist(picks, k)
+        if self.artifact.response is not None and self.artifact.chosen is None:
+            picks = shortlist(picks, k)  # what mails taught is about the ranker's chances
             value = self.artifact.response.value(picks, taste, self._stats)
         return self._explained(picks.best(k, self._keys, rungs, value), bags)
 
