@@ -43,6 +43,7 @@ from reco.features.verify import verify  # noqa: E402
 from reco.processes import free_port, stop  # noqa: E402
 from reco.servers import Valkey, await_ready, valkey_binary  # noqa: E402
 from reco.tables import history_key  # noqa: E402
+from tests.bench.stream_job import job  # noqa: E402
 from tests.bench.stream_recommend import recommend  # noqa: E402
 from tests.bench.stream_replay import replay  # noqa: E402
 from tests.bench.stream_world import consuming, events, lines  # noqa: E402
@@ -52,7 +53,7 @@ DUPLICATES: Final = 0.1
 RATE: Final = 2_000  # events a second over HTTP
 REQUEST: Final = 100  # events a request
 SECONDS: Final = 20
-PARTS: Final = ("throughput", "kills", "latency", "replay", "recommend")
+PARTS: Final = ("throughput", "kills", "latency", "replay", "recommend", "job")
 
 
 # -- one consumer ------------------------------------------------------------------------------
@@ -258,6 +259,8 @@ def main(count: int, parts: list[str]) -> None:
             replay(redis_url)
     if "recommend" in parts:
         recommend()
+    if "job" in parts:
+        job(events(2 * count))  # so many that one consumer lags
 
 
 if __name__ == "__main__":
