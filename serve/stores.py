@@ -20,8 +20,12 @@ from reco.settings import read_settings
 class Stores:
     """Everything a process of the graph reads from; each is opened when first used."""
 
-    def __init__(self, home: str) -> None:
-        """Attach. Raises ServiceUnavailable or ConfigError when a service cannot be reached."""
+    def __init__(self, home: str, *, patient: bool = False) -> None:
+        """Attach; `patient` is who waits for Redis however long it takes.
+
+        Raises ServiceUnavailable or ConfigError when a service cannot be reached.
+        """
+        self._patient = patient
         self._stack = ExitStack()
         configure(json=True)
         # Unchecked: a replica comes up while the relay is away, and serves what it can.
@@ -40,7 +44,10 @@ class Stores:
 
         Raises ServiceUnavailable when it does not answer at all yet.
         """
-        connect_redis(self.services.redis_url).close()
+        client = connect_redis(self.services.redis_url)
+        if self._patient:
+            return client
+        client.close()
         return ImpatientRedis.of(self.services.redis_url, self._redis_timeout_s)
 
     @cached_property

@@ -43,7 +43,7 @@ class ConsumerActor:
     """One consumer in a process of its own."""
 
     def __init__(self, home: str, name: str) -> None:
-        self._stores = Stores(home)
+        self._stores = Stores(home, patient=True)
         self._name = name
         self._buckets: tuple[int, ...] = ()
         self._stopped = False
