@@ -31,7 +31,10 @@ def running_cluster(nodes: int, environment: Mapping[str, str]) -> Iterator[str]
     ) as process:
         assert process.stdout
         try:
-            yield process.stdout.readline().strip()
+            address = process.stdout.readline().strip()
+            if not address:
+                raise SystemExit("The cluster does not come up: is the machine too busy?")
+            yield address
         finally:
             process.send_signal(signal.SIGTERM)
             try:
