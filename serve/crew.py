@@ -1,5 +1,6 @@
 """The sender actors of one run: started, watched, started again when killed, and sent home."""
 
+from collections import Counter
 from typing import Any, Final
 
 import ray
@@ -19,11 +20,14 @@ class Crew:
 
     def __init__(self, order: SenderOrder, senders: int) -> None:
         # Ray never repeats a call that may have sent a mail.
-        actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=0)(SenderActor)
+        actor = ray.remote(
+            num_cpus=0.1, max_restarts=-1, max_task_retries=0, scheduling_strategy="SPREAD"
+        )(SenderActor)
         self._actors: list[Any] = [actor.remote(order) for _ in range(senders)]
         self._work = {actor.work.remote(): actor for actor in self._actors}
         self._hurried = False
         self.latencies = Latencies()
+        self.by_node: Counter[str] = Counter()  # mails that left from each node of the cluster
 
     def watch(self) -> None:
         """Start again whoever was killed. Raises what a sender stopped for."""
@@ -54,9 +58,11 @@ class Crew:
         done, _ = ray.wait(answers, num_returns=len(answers), timeout=1.0)
         for answer in done:
             try:
-                self.latencies.add(ray.get(answer))
+                node, timings = ray.get(answer)
             except RayActorError:
                 continue  # its timings died with it
+            self.latencies.add(timings)
+            self.by_node[node] += sum(t.recipients for t in timings if t.stage == "smtp")
 
     def dismiss(self) -> None:
         """Let everybody settle what is under way, then end the actors."""

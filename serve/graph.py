@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import structlog
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve.chunks import Assembled, Recommended, Request, ScoredChunk
@@ -24,6 +25,8 @@ APP: Final = "default"
 SCORER_LATE: Final = "scorer_late"
 SCORER_DOWN: Final = "scorer_down"
 HURRY: Final = "behind_schedule"
+# A replica that died is asked for again: another one answers, or it is back in some seconds.
+AGAIN_AFTER_S: Final = (0.1, 1.0, 3.0, 10.0, 20.0)
 
 
 @dataclass(slots=True)
@@ -61,12 +64,16 @@ class Graph:
 
         Raises ServiceUnavailable when the subscribers cannot be read, NotFound or TemplateError
         when the campaign's template cannot be used, ConfigError for a replay of a time before
-        features or champion.
+        features or champion. A chunk whose replica dies is made once more: nothing is counted
+        twice, and no mail has left yet.
         """
-        features, picked = await self._picked(request)
-        with _as_raised():
-            assembled: Assembled = await self.renderer.make.remote(features, picked)
-        return assembled
+        for wait_s in AGAIN_AFTER_S:
+            try:
+                return await self._assemble(request)
+            except (RayActorError, DeploymentUnavailableError) as error:
+                log.warning("a replica died; its chunk is made again", why=_first_line(error))
+                await asyncio.sleep(wait_s)
+        return await self._assemble(request)
 
     async def recommend(self, request: Request) -> Recommended:
         """The slates of a chunk in words. Raises what `assemble` does of the first stage."""
@@ -74,6 +81,12 @@ class Graph:
         with _as_raised():
             recommended: Recommended = await self.renderer.describe.remote(features, picked)
         return recommended
+
+    async def _assemble(self, request: Request) -> Assembled:
+        features, picked = await self._picked(request)
+        with _as_raised():
+            assembled: Assembled = await self.renderer.make.remote(features, picked)
+        return assembled
 
     async def _picked(self, request: Request) -> tuple[Any, Any]:
         features = self.features.read.remote(request)
@@ -108,3 +121,7 @@ def _as_raised() -> Iterator[None]:
         while isinstance(cause, RayTaskError):
             cause = cause.cause
         raise cause from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,8 @@ from ray.actor import exit_actor
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.store import CampaignStore
 from reco.errors import RecoError
-from serve.campaign import pausing, run
+from serve.campaign import run
+from serve.pausing import pausing
 from serve.stores import Stores
 
 log = structlog.get_logger()

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+import ray
+
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.decisions import DecisionLog
 from reco.campaigns.ledger import Ledger
@@ -40,12 +42,21 @@ class SenderOrder:
 
 @asynccontextmanager
 async def open_sender(
-    campaign: Campaign, order: SenderOrder, stores: Stores, graph: Graph, meters: Meters
+    campaign: Campaign,
+    order: SenderOrder,
+    stores: Stores,
+    graph: Graph,
+    meters: Meters,
+    *,
+    waits: bool = False,
 ) -> AsyncIterator[Sender]:
-    """A sender with its connections. Raises ServiceUnavailable when the relay does not answer."""
+    """A sender with its connections; whose mails may wait for long hears of withdrawn consent too.
+
+    Raises ServiceUnavailable when the relay does not answer.
+    """
     pool = SmtpPool(order.smtp_url, campaign.connections, campaign.messages_per_connection)
     suppressions = SuppressionList(stores.engine, stores.services.link_key)
-    leavers = Leavers(suppressions, stores.services.database_url)
+    leavers = Leavers(suppressions, stores.services.database_url if waits else None)
     decisions = DecisionLog(stores.lake, campaign.id)
     with Ledger(stores.services.database_url) as ledger:
         async with pool, leavers.watching(), decisions.watching():
@@ -85,7 +96,7 @@ class SenderActor:
         graph = await asyncio.to_thread(Graph.of_app, self._order.scorer_budget_s)
         graph = replace(graph, hurry=self._hurry)
         async with open_sender(
-            self._campaign, self._order, self._stores, graph, self._meters
+            self._campaign, self._order, self._stores, graph, self._meters, waits=True
         ) as sender:
             self._sender = sender
             if not self._stopped:
@@ -101,9 +112,10 @@ class SenderActor:
         """Leave the model out of what is assembled from now on, or ask it again."""
         self._hurry.on = on
 
-    async def take_timings(self) -> list[Timing]:
-        """What was measured since the last call."""
-        return self._sender.take_timings() if self._sender is not None else []
+    async def take_timings(self) -> tuple[str, list[Timing]]:
+        """The node that this runs on, and what was measured since the last call."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node, self._sender.take_timings() if self._sender is not None else []
 
     async def pid(self) -> int:
         """Process id, for operators and for the tests that kill it."""

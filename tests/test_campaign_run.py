@@ -25,7 +25,8 @@ from reco.errors import Conflict, NotFound, ServiceUnavailable
 from reco.events.lake import Lake
 from serve.campaign import CampaignSummary, run
 from serve.latency import table_name
-from serve.sender import CHUNK, IN_FLIGHT
+from serve.outgoing import GROUP
+from serve.sender import IN_FLIGHT
 from tests.serving import running_app
 from tests.small_world import MAILED, USERS, WITHHELD, World, campaign, small_world
 from tests.smtpd import SmtpSink
@@ -100,25 +101,27 @@ def test_a_campaign_that_is_done_sends_nothing_when_run_again(mail_to, smtp_sink
     assert len(smtp_sink.messages) == before
 
 
-def test_killed_senders_cost_nobody_a_second_mail_and_lose_nobody(mail_to, smtp_sink):
+def test_killed_senders_and_replicas_cost_nobody_a_second_mail_and_lose_nobody(mail_to, smtp_sink):
+    plan = ["SenderActor", "ServeReplica:default:Renderer", "SenderActor"]
     killed: list[int] = []
 
     def kill(_: str, done: int, total: int) -> None:
-        if len(killed) < 2 and done > 200 * (len(killed) + 1):
+        if len(killed) < len(plan) and done > 150 * (len(killed) + 1):
             alive = list_actors(
                 address=ray.get_runtime_context().gcs_address,
-                filters=[("class_name", "=", "SenderActor"), ("state", "=", "ALIVE")],
+                filters=[("class_name", "=", plan[len(killed)]), ("state", "=", "ALIVE")],
             )
-            os.kill(alive[0].pid, signal.SIGKILL)
-            killed.append(alive[0].pid)
+            if alive:
+                os.kill(alive[0].pid, signal.SIGKILL)
+                killed.append(alive[0].pid)
 
     summary = run(campaign("killed"), mail_to, progress=kill, lease_s=6)
 
-    assert len(killed) == 2
+    assert len(killed) == len(plan)
     assert_nobody_is_lost(summary, EVERYBODY)
     assert (summary.state, summary.open) == ("finished", 0)
     assert summary.suppressed == len(WITHHELD)
-    assert summary.uncertain <= len(killed) * IN_FLIGHT * CHUNK
+    assert summary.uncertain <= 2 * IN_FLIGHT * GROUP
     assert set(arrived(smtp_sink).values()) == {1}
     assert summary.accepted <= len(arrived(smtp_sink)) <= summary.accepted + summary.uncertain
 

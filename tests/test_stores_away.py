@@ -1,0 +1,145 @@
+"""A full disk and a database that is gone stop a campaign, and it says why."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from reco.campaigns.ledger import Ledger
+from reco.campaigns.store import CampaignState, CampaignStore
+from reco.embedded import Services
+from reco.errors import ServiceUnavailable
+from serve.campaign import start
+from serve.pausing import pausing
+from tests.small_world import USERS, World, small_world
+from tests.smtpd import SmtpSink
+from tests.test_sender import Post
+
+# What PostgreSQL says when it cannot make a file longer.
+FULL = """
+    create or replace function full_disk() returns trigger language plpgsql as $$ begin
+        raise exception 'could not extend file: No space left on device' using errcode = '53100';
+    end $$;
+    create trigger full_disk before update on deliveries for each row
+        when (new.state = 'handing_off') execute function full_disk();
+"""
+FREE = "drop trigger if exists full_disk on deliveries; drop function if exists full_disk"
+
+
+@pytest.fixture
+def world(services: Services) -> Iterator[World]:
+    with small_world(services) as world:
+        yield world
+
+
+async def send(world: World, post: Post) -> CampaignStore:
+    """Run a sender as a campaign's driver does, until it stops by itself."""
+    store = CampaignStore(world.engine)
+    start(store, post.campaign)
+    with pytest.raises(ServiceUnavailable), pausing(store, post.campaign.id):
+        async with post.sender() as sender:
+            await asyncio.wait_for(sender.run(), 60)
+    return store
+
+
+async def test_a_full_disk_pauses_the_campaign_and_after_it_nobody_is_missing(world, smtp_sink):
+    post = Post(world, smtp_sink.url)
+    with post.ledger:
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql(FULL)
+        try:
+            store = await send(world, post)
+        finally:
+            with world.engine.begin() as connection:
+                connection.exec_driver_sql(FREE)
+        stopped = store.get(post.campaign.id)
+        post.ledger.recover(post.campaign.id)
+
+        assert stopped.state is CampaignState.PAUSED
+        assert "No space left on device" in (stopped.note or "")
+        assert not smtp_sink.messages
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql("update deliveries set lease_until = now() - interval '1 s'")
+        counts = await post.send_all()
+    assert sum(counts.values()) == len(USERS)
+    assert counts["accepted"] == len(smtp_sink.messages)
+
+
+class Wire:
+    """Forwards connections to a server, until it is cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Close everything; nobody gets through any more."""
+        for end in (self._listener, *self._open):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                ends = (self._listener.accept()[0], socket.create_connection(self._server))
+                self._open += ends
+                for one, other in (ends, ends[::-1]):
+                    threading.Thread(target=_copy, args=(one, other), daemon=True).start()
+
+
+def _copy(one: socket.socket, other: socket.socket) -> None:
+    with suppress(OSError):
+        while data := one.recv(65_536):
+            other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def cut_when(sink: SmtpSink, wire: Wire, mails: int) -> Iterator[None]:
+    """Cut the wire once so many mails have arrived."""
+
+    def watch() -> None:
+        while len(sink.messages) < mails and not ended.wait(0.005):
+            pass
+        wire.cut()
+
+    ended = threading.Event()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+async def test_a_database_that_goes_away_pauses_the_campaign_and_nobody_gets_two(world, smtp_sink):
+    url = make_url(world.services.database_url)
+    wire = Wire(url.host or "", url.port or 0)
+    post = Post(world, smtp_sink.url)
+    direct = post.ledger
+    away = url.set(host="127.0.0.1", port=wire.port).render_as_string(hide_password=False)
+    with direct, cut_when(smtp_sink, wire, 5), Ledger(away) as post.ledger:
+        store = await send(world, post)
+    stopped = store.get(post.campaign.id)
+
+    assert stopped.state is CampaignState.PAUSED
+    assert "database does not answer" in (stopped.note or "")
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update deliveries set lease_until = now() - interval '1 s'")
+    post.ledger = direct
+    with direct:
+        counts = await post.send_all()
+    arrived = [message.rcpt_to for message in smtp_sink.messages]
+    assert (
+        len(set(arrived)) == len(arrived) == counts.get("accepted", 0) + counts.get("uncertain", 0)
+    )
+    assert sum(counts.values()) == len(USERS)
