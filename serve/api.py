@@ -125,12 +125,12 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
 
     @v1.post("/campaigns", status_code=202)
     async def create(campaign: Campaign) -> CampaignStatus:
-        """Start a campaign; it runs on its own."""
-        campaign.window.check_open(datetime.now(UTC))
+        """Start a campaign, or let it wait for its time; it runs on its own."""
         await asyncio.to_thread(try_template, campaign)
         await asyncio.to_thread(Past(door.stores.redis).check, campaign.as_of)
         stored = await asyncio.to_thread(door.campaigns.create, campaign)
-        if campaign.trigger is not None:  # from now on, not only once its driver is up
+        # Events are listened to from now on, not only once its driver is up.
+        if campaign.trigger is not None and not campaign.window.opens_in(datetime.now(UTC)):
             stored = await asyncio.to_thread(door.campaigns.join, campaign.id)
         await asyncio.to_thread(door.start, campaign)
         return await status(stored)

@@ -19,6 +19,7 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.cancelling import REASON
 from reco.campaigns.delivery import State
 from reco.campaigns.ledger import LEASE_S, Ledger
+from reco.campaigns.starting import start
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.database import open_database
 from reco.embedded import Services, connect_redis
@@ -128,17 +129,6 @@ def run(
                 return summary
     finally:
         engine.dispose()
-
-
-def start(store: CampaignStore, campaign: Campaign) -> datetime:
-    """Store the campaign and set it running; gives its first start.
-
-    One that runs already is joined: its driver may have died, and two at once do no harm.
-    Raises ConfigError before the campaign's time, Conflict.
-    """
-    campaign.window.check_open(datetime.now(UTC))
-    store.create(campaign)
-    return store.join(campaign.id).started_at or datetime.now(UTC)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Campaign configuration, its conditions and its stored state."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,10 +11,12 @@ from sqlalchemy import Engine
 
 from reco.campaigns.campaign import Campaign, load
 from reco.campaigns.pacing import TokenBucket, next_attempt
+from reco.campaigns.starting import start
 from reco.campaigns.store import CampaignState, CampaignStore
+from reco.campaigns.timing import Window
 from reco.errors import ConfigError, Conflict, NotFound
 from serve.audience import assigned_arms
-from serve.campaign import pausing, start
+from serve.campaign import pausing
 from serve.chunks import Choice
 from serve.letterhead import list_header
 
@@ -201,18 +205,26 @@ def test_a_window_closes_at_its_first_end(tmp_path: Path) -> None:
     assert Campaign.model_fields["window"].default.closes_at(noon) is None
 
 
-def test_before_its_time_a_campaign_is_refused_and_not_stored(
+def test_before_its_time_a_campaign_waits_and_can_be_cancelled(
     tmp_path: Path, engine: Engine
 ) -> None:
-    more = "window: {start_at: 2999-12-24}\n"
-    early = load(written(tmp_path, NEEDED + more))
+    soon = datetime.now(UTC) + timedelta(seconds=1.5)
     store = CampaignStore(engine)
+    timed = load(written(tmp_path, NEEDED + f"window: {{start_at: {soon.isoformat()}}}\n"))
 
-    with pytest.raises(ConfigError, match=r"starts at 2999-12-24 00:00 UTC(.|\n)*start_at"):
-        start(store, early)
+    assert start(store, timed) >= soon
 
-    assert not store.all()
-    early.window.check_open(datetime(2999, 12, 24, tzinfo=UTC))
+    later = timed.model_copy(
+        update={"id": "later", "window": Window(start_at=datetime(2999, 12, 24, tzinfo=UTC))}
+    )
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(start, store, later)
+        while "later" not in [stored.campaign.id for stored in store.all()]:
+            time.sleep(0.01)
+        assert store.get("later").state is CampaignState.DRAFT
+        store.move("later", CampaignState.CANCELLED)
+        with pytest.raises(Conflict, match="cancelled"):
+            waiting.result()
 
 
 def test_a_campaign_is_stored_once_and_not_changed(engine: Engine) -> None:

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, model_validator
 
 from reco.campaigns.typed import Strict, Time
-from reco.errors import ConfigError
 
 
 def _known_zone(name: str) -> str:
@@ -23,18 +22,13 @@ Zone = Annotated[str, AfterValidator(_known_zone)]
 class Window(Strict):
     """When a campaign may send; behind schedule it takes cheaper rungs, at the end it stops."""
 
-    start_at: Time | None = Field(None, description="refused before; nothing starts by itself")
+    start_at: Time | None = Field(None, description="started before, it waits until then")
     deadline_at: Time | None = None
     duration_s: float | None = Field(None, gt=0, description="from the real start")
 
-    def check_open(self, now: datetime) -> None:
-        """Raises ConfigError before `start_at`."""
-        if self.start_at is not None and now < self.start_at:
-            raise ConfigError(
-                f"The campaign starts at {self.start_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC.",
-                f"It is {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC.",
-                "Run it then, or leave window.start_at out.",
-            )
+    def opens_in(self, now: datetime) -> float:
+        """Seconds until `start_at`; 0 from then on."""
+        return max(0.0, (self.start_at - now).total_seconds()) if self.start_at else 0.0
 
     def closes_at(self, started_at: datetime) -> datetime | None:
         """The time after which nothing more is sent; None when open-ended."""
