@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reco.catalogue import Catalogue
-from reco.database import open_database
 from reco.embedded import connect_redis
 from reco.events.lake import Lake
 from reco.events.schema import conform
@@ -163,7 +162,9 @@ def test_nothing_later_is_known(tmp_path):
     assert before.equals(learn(lake, zones(), cut))
 
 
-def test_served_scores_are_those_of_the_moment_once_features_have_learned_it(services, tmp_path):
+def test_served_scores_are_those_of_the_moment_once_features_have_learned_it(
+    services, engine, tmp_path
+):
     lake = shop(tmp_path)
     client = connect_redis(services.redis_url)
     client.flushdb()
@@ -179,11 +180,12 @@ def test_served_scores_are_those_of_the_moment_once_features_have_learned_it(ser
     online.write_meta(FeaturesMeta(AS_OF, 12, item_keys([])))
     no_table_yet = served()
     people = pl.DataFrame({"user_id": [f"u{i}" for i in range(12)], "timezone": [NEW_YORK] * 12})
-    store = SubscriberStore(open_database(services.database_url))
+    store = SubscriberStore(engine)
     store.upsert(people)
     name = write_occasions(lake, store, AS_OF)
     now_known = served()
     client.flushdb()
+    client.close()
 
     assert [["wine", "bread", "tea"]] * 2 == [nothing_yet, no_table_yet]
     assert "features/as_of=2026-07-27T000000/occasions" == name
