@@ -32,7 +32,8 @@ from tests.serving import running_app
 from tests.small_world import USERS, World, small_world
 from tests.small_world import events as past
 
-ROUNDS: Final = 40  # of each kind
+ROUNDS: Final = 30  # of each kind
+CHANGES: Final = 12  # of profiles: each waits for the consumers to be looked after, once a second
 ASKED_EVERY_S: Final = 0.02
 LIMIT_S: Final = 60.0
 LOADS: Final = (0, 2_000)  # events a second beside
@@ -139,7 +140,7 @@ def _took(http: httpx.Client, number: int, kind: str) -> float:
 def _profiles(world: World) -> None:
     """From a commit in PostgreSQL, by the shop's own SQL, to the changed row."""
     took: dict[str, list[float]] = {"region": [], "consent_profiling": []}
-    for number in range(ROUNDS):
+    for number in range(CHANGES):
         for user, column, value in (
             ("u10", "region", f"r{number}"),
             ("u11", "consent_profiling", number % 2 == 1),
