@@ -5,15 +5,13 @@ anywhere and run again: the ledger knows what was sent.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.cancelling import REASON
@@ -23,7 +21,7 @@ from reco.campaigns.starting import start
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.database import open_database
 from reco.embedded import Services, connect_redis
-from reco.errors import Conflict, RecoError
+from reco.errors import Conflict
 from reco.events.lake import Lake
 from reco.outcomes.bands import Bands
 from reco.outcomes.copy_learning import CopyLog, learned
@@ -36,6 +34,7 @@ from serve.graph import Graph
 from serve.latency import Latency, table_name
 from serve.letterhead import try_template
 from serve.past import Past
+from serve.pausing import pausing
 from serve.schedule import Schedule
 from serve.senders import SenderOrder
 
@@ -48,6 +47,7 @@ Progress = Callable[[str, int, int], None]
 POLL_S: Final = 0.3
 IDLE_POLL_S: Final = 2.0  # of a campaign that waits for events; its senders look more often
 RECOVER_S: Final = 2.0
+COUNTS_REST: Final = 20  # times as long as counting took, which grows with the audience
 SENDERS: Final = 2
 SOON: Final = timedelta(minutes=2)  # a deferred mail due by then is waited for
 OPEN: Final = (State.QUEUED, State.CLAIMED, State.HANDING_OFF)
@@ -58,6 +58,7 @@ class CampaignSummary:
     """How a run ended. audience = accepted + suppressed + failed + uncertain + deferred + open.
 
     open is 0 unless the campaign was paused; latency holds p50 and p95 of a chunk by stage.
+    nodes has the mails that left from each node of the cluster in this run.
     """
 
     campaign_id: str
@@ -73,6 +74,7 @@ class CampaignSummary:
     mails_per_s: float
     latency: list[Latency]
     note: str = ""
+    nodes: dict[str, int] = field(default_factory=dict)  # mails that left from each node
 
     @property
     def ledger(self) -> dict[str, int]:
@@ -129,18 +131,6 @@ def run(
                 return summary
     finally:
         engine.dispose()
-
-
-@contextmanager
-def pausing(store: CampaignStore, campaign_id: str) -> Iterator[None]:
-    """Whatever goes wrong in here pauses the campaign, with the reason as its note."""
-    try:
-        yield
-    except Exception as error:
-        why = f"{error.what} {error.why}".strip() if isinstance(error, RecoError) else repr(error)
-        with suppress(Conflict, SQLAlchemyError):  # it stopped already, or the store is what broke
-            store.move(campaign_id, CampaignState.PAUSED, why)
-        raise
 
 
 class Run:
@@ -201,7 +191,9 @@ class Run:
             self._crew.watch()
             self._crew.collect()
             enqueued = audience.done()
+            looked = time.monotonic()
             counts = self._ledger.counts(self._campaign.id)
+            count_s = time.monotonic() - looked
             self._report(counts)
             sent = enqueued and audience.result() >= 0 and not any(counts[s.value] for s in OPEN)
             if sent and not self._goes_on(closes_at) and not self._retries_soon(closes_at):
@@ -220,7 +212,8 @@ class Run:
                 done = sum(counts.values()) - left
                 self._crew.hurry(schedule.behind(done, left, datetime.now(UTC)))
             self._recover()
-            time.sleep(POLL_S if self._campaign.trigger is None else IDLE_POLL_S)
+            poll_s = POLL_S if self._campaign.trigger is None else IDLE_POLL_S
+            time.sleep(max(poll_s, COUNTS_REST * count_s))
 
     def _move(self, to: CampaignState, note: str | None = None) -> CampaignState:
         """Change the state, unless an operator or another driver was faster."""
@@ -280,5 +273,6 @@ class Run:
             took_s=round(took_s, 3),
             mails_per_s=round(counts[State.ACCEPTED] / max(took_s, 1e-9), 1),
             latency=self._crew.latencies.stages(),
+            nodes=dict(self._crew.by_node),
             note=self._store.get(self._campaign.id).note or "",
         )

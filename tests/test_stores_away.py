@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from reco.campaigns.ledger import Ledger
+from reco.campaigns.starting import start
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.embedded import Services
 from reco.errors import ServiceUnavailable
-from serve.campaign import start
 from serve.pausing import pausing
 from tests.small_world import USERS, World, small_world
 from tests.smtpd import SmtpSink
