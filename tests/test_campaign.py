@@ -16,9 +16,9 @@ from reco.campaigns.store import CampaignState, CampaignStore
 from reco.campaigns.timing import Window
 from reco.errors import ConfigError, Conflict, NotFound
 from serve.audience import assigned_arms
-from serve.campaign import pausing
 from serve.chunks import Choice
 from serve.letterhead import list_header
+from serve.pausing import pausing
 
 DIGEST = Path(__file__).parent.parent / "configs" / "campaigns" / "digest.yaml"
 NEEDED = """\
