@@ -113,6 +113,7 @@ def run(
             started_at = start(store, campaign)
             with pausing(store, campaign.id):
                 lake = Lake(services.lake)
+                senders = senders if campaign.trigger is None else 1
                 order = SenderOrder(
                     home=str(services.home),
                     smtp_url=services.smtp_url,
@@ -122,7 +123,6 @@ def run(
                     lease_s=lease_s,
                 )
                 subscribers = SubscriberStore(engine)
-                senders = senders if campaign.trigger is None else 1
                 crew = Crew(order, senders)
                 watch = Watch(campaign, started_at, engine, lake, bands or Bands())
                 engine_run = Run(campaign, ledger, store, subscribers, crew, watch, progress)
