@@ -1,6 +1,7 @@
 """Some recipients of a chunk on their own, and results put back in their places."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,12 +46,13 @@ def placed(slates: Slates, mask: Bools, others: Slates) -> Slates:
         column = getattr(slates, name).copy()
         column[mask] = getattr(others, name)
         columns.append(column)
+    out = Slates(*columns)
     if slates.because is None and others.because is None:
-        return Slates(*columns)
+        return out
     unknown = np.zeros(slates.items.shape, np.uint64)
     because = (unknown if slates.because is None else slates.because).copy()
     because[mask] = 0 if others.because is None else others.because
-    return Slates(*columns, because=because)
+    return replace(out, because=because)
 
 
 def _offsets(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

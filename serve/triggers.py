@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import polars as pl
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import select, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
@@ -20,7 +21,7 @@ from reco.campaigns.delivery import delivery_id
 from reco.campaigns.store import CampaignState
 from reco.campaigns.timing import Trigger
 from reco.database import CAMPAIGNS
-from reco.errors import ServiceUnavailable
+from reco.errors import ConfigError, RecoError, ServiceUnavailable
 from reco.subscribers.store import SubscriberStore
 from serve.audience import assigned_arms, matching
 
@@ -69,7 +70,7 @@ class Triggers:
         Raises ServiceUnavailable: take them again then.
         """
         try:
-            return sum(self._take(campaign, events) for campaign in self._open())
+            return sum(self._taken(campaign, events) for campaign in self._open())
         except OperationalError as error:
             why = str(error.orig).strip().splitlines()[0]
             raise ServiceUnavailable("Events cannot start mails.", why) from error
@@ -82,7 +83,14 @@ class Triggers:
         )
         with self._engine.connect() as connection:
             rows = connection.execute(query).scalars().all()
-        return [Campaign.model_validate(row) for row in rows]
+        return [found for row in rows if (found := _readable(row)) is not None]
+
+    def _taken(self, campaign: Campaign, events: pl.DataFrame) -> int:
+        try:
+            return self._take(campaign, events)
+        except ConfigError as error:  # of one campaign: its file of users is gone
+            log.error("a campaign cannot take events", campaign=campaign.id, why=str(error))
+            return 0
 
     def _take(self, campaign: Campaign, events: pl.DataFrame) -> int:
         trigger = campaign.trigger
@@ -144,6 +152,15 @@ class Triggers:
         if users and campaign.audience.where:
             users = matching(campaign, self._subscribers, users)
         return users
+
+
+def _readable(config: dict[str, Any]) -> Campaign | None:
+    """A stored campaign; None when it can no longer be read, which must not stop the stream."""
+    try:
+        return Campaign.model_validate(config)
+    except (ValidationError, RecoError) as error:
+        log.error("a campaign by event cannot be read", campaign=config.get("id"), why=str(error))
+        return None
 
 
 def _by_user(events: pl.DataFrame, *, last: bool = False) -> dict[str, datetime]:

@@ -163,3 +163,17 @@ async def test_consent_suppression_and_caps_hold_for_mails_by_event(world, ledge
         NO_CONSENT: "no_consent",
         SUPPRESSED: "unsubscribe",
     }
+
+
+def test_a_campaign_whose_file_of_users_is_gone_stops_no_other(world, ledger, tmp_path):
+    named = tmp_path / "named.txt"
+    named.write_text("u1\n")
+    store = running(world, {"event": "signup"})
+    store.create(campaign(id="named", trigger={"event": "signup"}, audience={"file": str(named)}))
+    store.join("named")
+    named.unlink()
+
+    started = Triggers(world.engine).record(events(("u1", "signup", 5)))
+
+    assert started == 1
+    assert states(ledger)["u1"] == "deferred"
