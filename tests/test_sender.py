@@ -28,6 +28,7 @@ from reco.subscribers.suppression import SuppressionList, SuppressionReason
 from serve.chunks import Assembled, Choice, Request
 from serve.metrics import Meters
 from serve.picking import showing_of
+from serve.replay import write_replay
 from serve.sender import Sender
 from serve.senders import SenderOrder
 from tests.name_server import running_name_server
@@ -459,7 +460,9 @@ async def test_a_mail_waits_for_the_morning_of_its_reader(world, smtp_sink):
     assert recipients(smtp_sink) == MAILED
 
 
-async def test_every_mail_that_was_tried_leaves_a_decision_record(post, smtp_sink, world):
+async def test_every_mail_that_was_tried_leaves_a_record_by_which_it_is_made_again(
+    post, smtp_sink, world, tmp_path
+):
     lake = Lake(world.services.lake)
     shutil.rmtree(lake.path("decisions", "records"), ignore_errors=True)
     log = DecisionLog(lake, post.campaign.id)
@@ -472,3 +475,8 @@ async def test_every_mail_that_was_tried_leaves_a_decision_record(post, smtp_sin
     assert found.sort("delivery")["delivery"].to_list() == MAILED
     assert found.sort("delivery")["fence"].to_list() == rows["fence"].to_list()
     assert len(files(lake, post.campaign.id)) == 1
+    for mail in smtp_sink.messages[::12]:
+        user = mail.rcpt_to.partition("@")[0]
+        out = tmp_path / f"{user}.html"
+        replay = write_replay(f"spring/{user}", world.services, lake, world.engine, out)
+        assert (replay.same, replay.message.read_bytes()) == (True, mail.content)
