@@ -173,7 +173,7 @@ def test_a_real_ledger_and_a_real_lake_are_read_as_they_are(engine, lake):
         mails = [
             HandOff(u, f"<{u}@x>", Rung.LIVE, ["i1"], [0.3], [Reason.REPEAT], 2_048) for u in named
         ]
-        book.suppress("digest", claim.fence, [Suppressed(named[0], "unsubscribed")])
+        book.suppress("digest", claim.fence, [Suppressed(named[0], "message_cap")])
         book.hand_off("digest", claim.fence, mails[1:])
         book.settle("digest", claim.fence, [Settled(u, State.FAILED, "550") for u in named[1:3]])
         book.settle("digest", claim.fence, [Settled(u, State.ACCEPTED, "250") for u in named[3:]])
@@ -186,6 +186,7 @@ def test_a_real_ledger_and_a_real_lake_are_read_as_they_are(engine, lake):
     assert report.delivery.ledger.states == {
         "accepted": 27, "suppressed": 1, "failed": 2, "uncertain": 0, "deferred": 0, "queued": 10,
     }  # fmt: skip
+    assert report.delivery.ledger.suppressed == {"message_cap": 1}
     assert sum(report.analysis.units.values()) == 27
     assert report.delivery.exposures[0].rungs == {"live": 1.0}
     assert sum(b.bought for b in report.delivery.bought) == 1

@@ -3,7 +3,7 @@
 Takes the ledger's rows and the outcomes of its mails, gives counts; nothing is estimated here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -40,6 +40,9 @@ class Ledger:
     by_arm: dict[str, dict[str, int]]
     open: int  # recipients in no final state: the campaign has not finished
     kilobytes_per_mail: float | None
+    suppressed: dict[str, int] = field(
+        default_factory=dict
+    )  # by the reason, the most frequent first
 
     @property
     def balanced(self) -> bool:
@@ -110,7 +113,22 @@ def ledger_of(deliveries: pl.DataFrame) -> Ledger:
         by_arm.setdefault(arm, {})[state] = n
     mean = deliveries.filter(pl.col("state") == "accepted")["size_bytes"].mean()
     size = mean / 1024 if isinstance(mean, float) else None
-    return Ledger(deliveries.height, states | counts, by_arm, sum(counts.values()), size)
+    return Ledger(
+        deliveries.height,
+        states | counts,
+        by_arm,
+        sum(counts.values()),
+        size,
+        _reasons(deliveries.filter(pl.col("state") == "suppressed")),
+    )
+
+
+def _reasons(suppressed: pl.DataFrame) -> dict[str, int]:
+    """Why recipients got no mail: unsubscribe, message_cap, no_consent, deadline, ..."""
+    if "reply" not in suppressed.columns:
+        return {}
+    counted = suppressed.group_by("reply").len().sort(["len", "reply"], descending=[True, False])
+    return {reason or "": n for reason, n in counted.iter_rows()}
 
 
 def bought_of(outcomes: pl.DataFrame, arms: list[str]) -> tuple[Bought, ...]:
