@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,15 +77,31 @@ FAULTS = (
 )
 
 
+def whole(services: Services, plan: Plan) -> None:
+    """Wait until nothing is broken any more. Ends the program when that takes too long."""
+    for _ in range(120):
+        if not preview(services, plan.port, fault_id(FAULTS[0]))["fallback"]:
+            return
+        time.sleep(0.5)
+    sys.exit("The graph does not recover.")
+
+
+def preview(services: Services, port: int, campaign_id: str) -> dict[str, str]:
+    """A mail and the reasons for its picks."""
+    body: dict[str, object] = {"campaign_id": campaign_id, "user_id": "u000001"}
+    found: dict[str, str] = ask(services, port, "/v1/preview", body).json()
+    return found
+
+
 def measured(fault: Fault, services: Services, plan: Plan) -> tuple[Answered, str]:
     """The load under a fault, and the reason that a preview gives for its picks."""
+    whole(services, plan)
     pid = fault.of(services) if fault.of else 0
     if pid:
         os.kill(pid, fault.before)
     try:
         found = load(plan)
-        body: dict[str, object] = {"campaign_id": fault_id(fault), "user_id": "u000001"}
-        reason = ask(services, plan.port, "/v1/preview", body).json().get("fallback", "?")
+        reason = preview(services, plan.port, fault_id(fault))["fallback"]
     finally:
         if pid and fault.after is not None:
             os.kill(pid, fault.after)
@@ -106,8 +123,8 @@ def told(fault: Fault, found: Answered, reason: str, rows: pl.DataFrame) -> dict
         f"{found.statuses}, lowest rungs {rungs}, why: {reason or '-'}",
         flush=True,
     )
-    whole = (rows["state"] == "accepted").all() and (rows["items"].list.len() == PICKS).all()
-    if found.statuses.keys() != {200} or not whole:
+    complete = (rows["state"] == "accepted").all() and (rows["items"].list.len() == PICKS).all()
+    if found.statuses.keys() != {200} or not complete:
         sys.exit(f"A mail is missing or has an empty place: {rows['state'].value_counts()}")
     return {"p95_ms": found.p95_ms, "allowed_ms": allowed, "mails": found.answers, "why": reason}
 
