@@ -36,7 +36,7 @@ class Shell:
 
     home: Path
 
-    def run(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
             "RECO_HOME": str(self.home),
             "RAY_TMPDIR": str(self.home.parent / "ray"),
