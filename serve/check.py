@@ -103,10 +103,14 @@ def _nameless(campaign: Campaign, catalogue: Catalogue) -> Iterator[str]:
         ("rules.blocked_items", rules.blocked_items, "item_id"),
         ("rules.blocked_categories", rules.blocked_categories, "category"),
         ("rules.blocked_brands", rules.blocked_brands, "brand"),
+        ("rules.promoted", rules.promoted.items if rules.promoted else (), "item_id"),
         ("editorial", editorial, "item_id"),
     ):
         if unknown := sorted(set(names) - set(catalogue.frame[column])):
             yield f"{what}: the catalogue has no {', '.join(unknown)}."
+    for name, values in rules.blocked_attributes:
+        if unknown := sorted(set(values) - set(catalogue.attribute(name))):
+            yield f"rules.blocked_attributes.{name}: the catalogue has no {', '.join(unknown)}."
 
 
 def _dead(

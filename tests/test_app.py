@@ -136,13 +136,18 @@ def test_preflight_tells_what_the_campaign_misspells_and_links_that_reach_nobody
     misspelt = campaign(
         "misspelt",
         limits={"fallback_share": 1.0},
-        rules={"blocked_items": ["item-4o"], "blocked_categories": ["Diary"]},
+        rules={
+            "blocked_items": ["item-4o"],
+            "blocked_categories": ["Diary"],
+            "blocked_attributes": {"kind": ["CIGARETS"]},
+        },
     )
 
     found = check(misspelt, replace(services, outbox=None))
 
     assert "rules.blocked_items: the catalogue has no item-4o." in found.notes
     assert "rules.blocked_categories: the catalogue has no Diary." in found.notes
+    assert "rules.blocked_attributes.kind: the catalogue has no CIGARETS." in found.notes
     assert [p for p in found.problems if "set RECO_PUBLIC_URL" in p] == list(found.problems)
 
 
