@@ -24,7 +24,8 @@ from reco.embedded import Services, connect_redis
 from reco.errors import Conflict
 from reco.events.lake import Lake
 from reco.outcomes.bands import Bands
-from reco.outcomes.copy_learning import CopyLog, learned
+from reco.outcomes.copy_learning import learned
+from reco.outcomes.copy_log import CopyLog
 from reco.outcomes.watch import Watch
 from reco.subscribers.store import SubscriberStore
 from serve.audience import enqueue

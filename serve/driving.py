@@ -22,7 +22,7 @@ from reco.campaigns.operators import MOST_WAIT_S
 from reco.campaigns.smtp import SmtpPool
 from reco.errors import RecoError
 from reco.features.history import day_of
-from reco.outcomes.copy_learning import CopyLog
+from reco.outcomes.copy_log import CopyLog
 from reco.outcomes.returned import Delivered, ReturnedMail
 from reco.rules.caps import Caps
 from reco.rules.contact import Contacts

@@ -16,7 +16,7 @@ from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
 from reco.campaigns.warmup import Quota
-from reco.outcomes.copy_learning import CopyLog
+from reco.outcomes.copy_log import CopyLog
 from reco.outcomes.returned import ReturnedMail
 from reco.rules.caps import Caps
 from reco.rules.contact import Contacts

@@ -14,7 +14,7 @@ from reco.campaigns.ledger import Ledger
 from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
 from reco.campaigns.warmup import Quota
-from reco.outcomes.copy_learning import CopyLog
+from reco.outcomes.copy_log import CopyLog
 from reco.rules.caps import Caps
 from reco.rules.contact import Contacts
 from reco.subscribers.mail_domains import MailDomains

@@ -14,7 +14,7 @@ from reco.campaigns.variants import in_places
 from reco.database import DELIVERIES, SUBSCRIBERS
 from reco.events.schema import conform
 from reco.models.scorer import Scorer
-from reco.outcomes.copy_learning import CopyLog
+from reco.outcomes.copy_log import CopyLog
 from reco.outcomes.explored import explored
 from reco.subscribers.store import SubscriberStore
 from reco.tables import EVENTS

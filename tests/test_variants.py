@@ -14,7 +14,8 @@ from reco.campaigns.delivery import HandOff, Settled, State
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.variants import Variants
 from reco.database import COPY_CHOICES, SUBSCRIBERS
-from reco.outcomes.copy_learning import CopyLog, learned
+from reco.outcomes.copy_learning import learned
+from reco.outcomes.copy_log import CopyLog
 from reco.tables import EVENTS
 from tests.small_world import campaign
 
