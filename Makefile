@@ -15,7 +15,7 @@ demo: .venv/.demo
 	$(BIN)/python -m reco demo $(ARGS)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

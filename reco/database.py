@@ -77,6 +77,14 @@ FIRST_TOUCHES = Table(
     Column("touched_at", WHEN, nullable=False),
 )
 
+# Who was deleted: an event from before that makes nobody a subscriber again, and rows follow it.
+DEPARTURES = Table(
+    "departures",
+    METADATA,
+    Column("user_id", String, primary_key=True),
+    Column("left_at", WHEN, nullable=False, index=True),
+)
+
 # Keyed by HMAC of the normalised address, so that it survives erasure of the subscriber.
 SUPPRESSIONS = Table(
     "suppressions",
@@ -182,6 +190,11 @@ _TRIGGERS: Final = f"""
     declare
         who text := coalesce(new.user_id, old.user_id);
     begin
+        if tg_op = 'DELETE' then
+            insert into departures (user_id, left_at) values (who, now())
+                on conflict (user_id) do update set left_at = excluded.left_at;
+            delete from first_touches where user_id = who;
+        end if;
         if octet_length(who) <= {LONGEST_NOTE} then
             perform pg_notify('{PROFILE_CHANNEL}', who);
         end if;

@@ -31,7 +31,10 @@ MOST: Final = 10_000  # subscribers a call: about a second
 # A stamp is the time at which a transaction began, and others may have ended before it did.
 LONGEST: Final = timedelta(minutes=10)
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-CHANGED: Final = "select user_id from subscribers where updated_at > %s"
+CHANGED: Final = """
+    select user_id from subscribers where updated_at > %(since)s
+    union select user_id from departures where left_at > %(since)s
+"""
 
 log = structlog.get_logger()
 
@@ -87,7 +90,7 @@ class ProfileChanges:
             self._connection.execute(f"listen {PROFILE_CHANNEL}")
             followed: Any = self._redis.get(PROFILES_KEY)
             since = datetime.fromisoformat(followed.decode()) - LONGEST if followed else NEVER
-            for (user,) in self._connection.execute(CHANGED, [since]):
+            for (user,) in self._connection.execute(CHANGED, {"since": since}):
                 yield user
         for note in self._connection.notifies(timeout=HEAR_S):
             yield note.payload

@@ -153,18 +153,17 @@ def _made_again(
             bought=np.array(record["bought"], np.int32),
             curious=record["curious"],
         )
-        person = {
-            "deliveries": record["delivery"],
-            "user_ids": recipient_of(record["delivery"]),
-            "arms": record["arm"],
-            "emails": record["email"],
-            "first_names": record["first_name"],
-            "languages": record["language"],
-            "tracked": record["tracked"],
-            "segments": record["segment"],
-            "interests": (),
-        }
-        recipients = Recipients(**{name: [value] for name, value in person.items()})
+        recipients = Recipients(
+            deliveries=[record["delivery"]],
+            user_ids=[recipient_of(record["delivery"])],
+            arms=[record["arm"]],
+            emails=[record["email"]],
+            first_names=[record["first_name"]],
+            languages=[record["language"]],
+            tracked=[record["tracked"]],
+            segments=[record["segment"]],
+            interests=[()],
+        )
         return workshop.mail(recipients, 0, shown, record["made_at"], popular)
 
 

@@ -124,6 +124,31 @@ def test_an_answer_to_the_shop_adds_an_interest_and_one_of_our_page_is_there_alr
     assert {} == person(engine).attributes
 
 
+def test_a_session_before_the_signup_says_where_somebody_came_from(take, engine):
+    take(event(2, day=1, utm_source="search", referrer="https://search.example/"))
+    take(event(3, "signup", day=3, utm_source="news", device="phone"))
+    ann = person(engine)
+
+    assert ("search", "phone") == (ann.signup_source, ann.device)
+    assert "https://search.example/" == ann.attributes["referrer"]
+
+
+def test_who_was_erased_comes_back_by_a_new_signup_only(take, engine):
+    take(SIGNUP)
+    with engine.begin() as connection:
+        connection.execute(text("delete from subscribers"))
+        left = connection.execute(text("select count(*) from first_touches")).scalar_one()
+        day = NOW - timedelta(days=20)
+        connection.execute(text("update departures set left_at = :day"), {"day": day})
+
+    take(event(2, "signup", day=5, utm_source="old"))
+    erased = person(engine)
+    take(event(3, "signup", day=15, utm_source="again"))
+
+    assert (0, None) == (left, erased)
+    assert "again" == person(engine).signup_source
+
+
 def test_odd_values_and_strangers_harm_nobody(take, engine):
     take(
         event(1, "signup", utm_source={"a": 1}, device="\0", landing_page="x" * 3_000),

@@ -137,6 +137,19 @@ def test_what_changed_while_nobody_listened_is_found(listen, engine, redis):
     assert not changes.is_behind
 
 
+def test_who_was_erased_while_nobody_listened_has_no_profile(listen, engine, redis):
+    people_of(engine, region=["north"])
+    listen().close()
+    before = OnlineStore(redis).fetch(["u4"]).tokens
+    with engine.begin() as connection:
+        connection.execute(text("delete from subscribers where user_id = 'u4'"))
+
+    listen()
+
+    assert (before == tokens(region="north")).all()
+    assert 0 == OnlineStore(redis).fetch(["u4"]).tokens.sum()
+
+
 def test_a_lost_connection_is_made_again(listen, engine, redis):
     changes = listen()
     kill = (

@@ -147,9 +147,10 @@ def test_the_command_replays_dead_letters(run, services):
 
 
 def test_the_command_ends_with_1_when_a_served_row_differs(
-    run, services, engine, lake, monkeypatch
+    run, services, engine, database_url, lake, monkeypatch
 ):
     monkeypatch.setenv("RECO_LAKE", lake.path())
+    monkeypatch.setenv("RECO_DATABASE_URL", database_url)
     client = connect_redis(services.redis_url)
     client.flushdb()
     processor(lake, client).process(messages(stream_events(300)))

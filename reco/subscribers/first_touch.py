@@ -34,7 +34,11 @@ LONGEST: Final = 500  # characters of a value; addresses of pages have no end
 
 _NEWCOMERS: Final = """
     insert into subscribers (user_id, signup_at)
-    select * from unnest(%(users)s::text[], %(times)s::timestamptz[]) on conflict do nothing
+    select * from unnest(%(users)s::text[], %(times)s::timestamptz[]) as g(user_id, at)
+    where not exists (
+        select from departures d where d.user_id = g.user_id and d.left_at >= g.at
+    )
+    on conflict do nothing returning user_id
 """
 # Both parts see the table as it was before, so `old` is what was known of the field.
 _RECORD: Final = """
@@ -42,6 +46,10 @@ _RECORD: Final = """
         select * from unnest(
             %(users)s::text[], %(fields)s::text[], %(values)s::text[], %(times)s::timestamptz[]
         ) as g(user_id, field, value, touched_at)
+        where not exists (
+            select from departures d
+            where d.user_id = g.user_id and d.left_at >= g.touched_at
+        )
     ), changed as (
         insert into first_touches as t (user_id, field, value, touched_at) select * from given
         on conflict (user_id, field) do update
@@ -51,6 +59,11 @@ _RECORD: Final = """
     )
     select changed.*, old.value as before from changed
     left join first_touches old using (user_id, field) order by user_id, field
+"""
+# A newcomer was here before signing up: what sessions told then is news as well.
+_EARLIER: Final = """
+    select user_id, field, value, null as before from first_touches
+    where user_id = any(%(users)s) order by user_id, field
 """
 _KNOWN: Final = """
     select user_id, signup_source, device, attributes from subscribers
@@ -97,14 +110,14 @@ def _record(connection: Connection, events: pl.DataFrame) -> int:
     signups = events.filter(pl.col("type") == SIGNUP).group_by("user_id").agg(pl.min("timestamp"))
     people = signups.sort("user_id")
     newcomers = {"users": people["user_id"].to_list(), "times": people["timestamp"].to_list()}
-    new = connection.exec_driver_sql(_NEWCOMERS, newcomers).rowcount
+    new = set(connection.exec_driver_sql(_NEWCOMERS, newcomers).scalars())
     touches = _earliest(_touches(events))
-    if not touches:
-        return new
-    users, fields, values, times = map(list, zip(*touches, strict=True))
-    given = {"users": users, "fields": fields, "values": values, "times": times}
+    names = ("users", "fields", "values", "times")
+    given = {name: [touch[i] for touch in touches] for i, name in enumerate(names)}
+    told = [row for row in connection.exec_driver_sql(_RECORD, given) if row.user_id not in new]
+    told += connection.exec_driver_sql(_EARLIER, {"users": sorted(new)})
     news: defaultdict[str, list[Any]] = defaultdict(list)
-    for row in connection.exec_driver_sql(_RECORD, given):
+    for row in told:
         news[row.user_id].append(row)
     changed = []
     for person in connection.exec_driver_sql(_KNOWN, {"users": sorted(news)}):
@@ -114,7 +127,7 @@ def _record(connection: Connection, events: pl.DataFrame) -> int:
             changed.append(after | {"attributes": Jsonb(after["attributes"])})
     if changed:
         connection.exec_driver_sql(_WRITE, changed)
-    return len({row["user_id"] for row in changed}.union(newcomers["users"][:new]))
+    return len(new.union(row["user_id"] for row in changed))
 
 
 def _touched(person: Mapping[str, Any], news: Sequence[Any]) -> dict[str, Any]:
