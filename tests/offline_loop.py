@@ -37,7 +37,6 @@ WEEK: Final = timedelta(days=7)
 CLOSED: Final = timedelta(days=11)  # after the mails: all windows are over
 EVENING: Final = NOW + timedelta(hours=14)
 PICKS: Final = 3
-QUICK: Final = {"ranker": {"repeat_dates": 2, "explore_dates": 2}, "tower": {"dim": 32}}
 
 
 class Silent:

@@ -56,10 +56,10 @@ def test_a_mail_without_a_click_of_a_person_says_nothing():
     assert nothing == of([(1, T0 + HOUR, 0.0)], kind="open")
 
 
-def test_clicks_count_for_72_hours_and_are_no_failure_before():
+def test_clicks_count_for_72_hours_and_nothing_is_known_before():
     assert of([(0, T0 + 73 * HOUR, 0.0)])[0] == [None] * 4
     assert of([(0, T0 + 72 * HOUR, 0.0)])[0] == [1, 0, 0, 0]
-    assert of([(0, T0 + HOUR, 0.0)], now=T0 + 71 * HOUR)[0] == [1, None, None, None]
+    assert of([(0, T0 + HOUR, 0.0)], now=T0 + 71 * HOUR)[0] == [None] * 4
 
 
 def test_purchases_count_for_7_days_after_the_click():

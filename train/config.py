@@ -67,7 +67,11 @@ class RankerConfig(Strict):
 class ResponseConfig(Strict):
     """What shown items earn, learned from mails when there are enough of them."""
 
-    days: int = Field(180, ge=1, description="mails of the last so many days are learned from")
+    days: int = Field(
+        180,
+        ge=1,
+        description="mails of the last so many days are learned from; at most 8 days that had any",
+    )
     clicks_from: int = Field(50, ge=1, description="clicks of people from which on it is learned")
     prior: float = Field(20.0, gt=0, description="clicks that weigh as much as the ranker's word")
     later: float = Field(

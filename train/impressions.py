@@ -117,7 +117,7 @@ def rows_on(reference: Reference, artifact: Artifact, shown: pl.DataFrame) -> Ro
     owners, parts = shown["owner"].unique().sort().to_numpy(), [nothing()]
     for start in range(0, len(owners), CHUNK):
         some = owners[start : start + CHUNK]
-        past = selected(reference.past, some)
+        past = selected(reference.taken, some)
         picks, taste, _ = scorer.candidates(past, START + timedelta(days=reference.day), 1)
         part = shown.filter(pl.col("owner").is_between(some[0], some[-1]))
         user = np.searchsorted(some, part["owner"].to_numpy())

@@ -3,7 +3,7 @@
 ESMM (Ma and others, 2018): click and click-and-purchase are both learned on all shown items, so
 the chance of a purchase after a click is not that of the few who clicked. The heads start as the
 ranker and are drawn towards it, so few mails change little. Later mails, which the weights have
-not seen, calibrate them, and refuse them where the ranker alone foretells these better.
+not seen, calibrate them, and refuse them unless they surely foretell these better than the ranker alone.
 """
 
 from collections.abc import Iterator
@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 ORGANIC: Final = RESPONSE_FEATURES.index("organic")
 CLICK, PURCHASE, LEAVE = range(len(HEADS))
+SURELY: Final = 1.96  # standard errors by which they must foretell better
 STEPS: Final = 50  # of an epoch, each over all rows
 
 
@@ -132,10 +133,7 @@ def learned(rows: Rows, config: ResponseConfig) -> tuple[Rows, Rows] | None:
 def response(
     heads: Heads, early: Rows, late: Rows, artifact: Artifact, config: ResponseConfig
 ) -> Response | None:
-    """The heads, calibrated on later mails; None where the ranker foretells these better.
-
-    By more than chance: the prior has already asked for evidence.
-    """
+    """The heads, calibrated on later mails; None unless they surely foretell these better."""
     with torch.no_grad():
         z = heads(torch.from_numpy(late.x)).numpy()
     mail = np.diff(late.mail, prepend=-1) > 0  # one row stands for a mail
@@ -145,7 +143,7 @@ def response(
     gain = likelihoods(z[known, CLICK], late.clicked[known])
     gain -= likelihoods(late.x[known, ORGANIC], late.clicked[known])
     chance = float(gain.std()) / max(len(gain), 1) ** 0.5
-    kept = bool(gain.mean() > -chance)
+    kept = bool(gain.mean() > SURELY * chance)
     log.info("mails have taught", shown=len(gain), gain_nats=round(float(gain.mean()), 5),
              by_chance=round(chance, 5), kept=kept)  # fmt: skip
     if not kept:

@@ -1,7 +1,8 @@
 """What came of each shown item, as training may use it: clicks and purchases with weights.
 
 Takes accepted mails, judged clicks and purchases. Opens are no label. What nobody can know is null
-and not 0: a window that is still open, a mail whose links were not tracked.
+and not 0: a window that is still open, a mail whose links were not tracked. What came before such a
+window closes is null too, or the latest mails would have clicks and nothing else.
 """
 
 from datetime import datetime, timedelta
@@ -37,7 +38,8 @@ def labels(
         known |= pl.col("tracked")
     closed = pl.col("accepted_at") + CLICK_WINDOW <= now
     passed = pl.col("slot") < pl.col("last")
-    clicked = pl.when(pl.col("clicked_at").is_not_null()).then(1).when(closed & known).then(0)
+    found = pl.col("clicked_at").is_not_null()
+    clicked = pl.when(closed & found).then(1).when(closed & known).then(0)
     looked = pl.when(passed).then(1.0).otherwise(BELOW_WEIGHT)
     rows = rows.with_columns(clicked.cast(pl.Int8).alias("clicked")).with_columns(
         pl.when(pl.col("clicked") == 1)
@@ -65,7 +67,7 @@ def leavers(mails: pl.DataFrame, gone: pl.DataFrame, now: datetime) -> pl.DataFr
         .unique()
     )
     over = pl.col("accepted_at") + LEAVE_WINDOW <= now
-    left = pl.coalesce("found", pl.when(over).then(pl.lit(0, pl.Int8)))
+    left = pl.when(over).then(pl.col("found").fill_null(0))
     return mails.join(found, on=MAIL, how="left").select(*MAIL, left.alias("left"))
 
 
@@ -103,5 +105,5 @@ def _with_purchases(rows: pl.DataFrame, purchases: pl.DataFrame, now: datetime) 
         .unique()
     )
     over = pl.col("clicked_at") + PURCHASE_WINDOW <= now
-    bought = pl.coalesce("found", pl.when(over).then(pl.lit(0, pl.Int8)))
+    bought = pl.when(over).then(pl.col("found").fill_null(0))
     return rows.join(found, on=[*MAIL, "slot"], how="left").with_columns(bought.alias("bought"))
