@@ -5,7 +5,7 @@ campaign's.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
@@ -24,7 +24,7 @@ from reco.events.bus import open_bus
 from reco.subscribers.store import SubscriberStore
 from serve import api, console, ingest, live, preferences, problems, public, reco_pb2
 from serve.chunks import Assembled, Request
-from serve.gathering import Gathering, by_group
+from serve.gathering import Gathering, Unforeseen, by_group
 from serve.graph import Graph
 from serve.grpc_door import GrpcDoor
 from serve.metrics import Meters
@@ -117,11 +117,13 @@ class Gateway:
         """Answer a question, together with others that come meanwhile."""
         return await self._questions.ask(question)
 
-    async def _send_all(self, asks: list[Ask]) -> list[Outcome | RecoError]:
+    async def _send_all(self, asks: list[Ask]) -> Sequence[Outcome | RecoError | Unforeseen]:
         """Send single mails; an error belongs to the asks of its campaign only."""
         return await by_group(asks, by_campaign(asks), self._send_group)
 
-    async def _answer_all(self, questions: list[Question]) -> list[Answer | RecoError]:
+    async def _answer_all(
+        self, questions: list[Question]
+    ) -> Sequence[Answer | RecoError | Unforeseen]:
         """Recommend; an error belongs to the questions of the same choice only."""
         return await by_group(questions, by_choice(questions), partial(answered, self.graph))
 

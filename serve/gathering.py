@@ -22,6 +22,13 @@ class _Waiting(Generic[Ask, Answer]):
     answer: asyncio.Future[Answer]
 
 
+@dataclass(frozen=True, slots=True)
+class Unforeseen:
+    """What broke the work of some asks, in the place of their answers."""
+
+    error: Exception
+
+
 class Gathering(Generic[Ask, Answer]):
     """Groups of at most `most` calls, `at_once` of them under way; lives in one event loop.
 
@@ -33,7 +40,7 @@ class Gathering(Generic[Ask, Answer]):
 
     def __init__(
         self,
-        work: Callable[[list[Ask]], Awaitable[Sequence[Answer]]],
+        work: Callable[[list[Ask]], Awaitable[Sequence[Answer | Unforeseen]]],
         *,
         most: int,
         wait_s: float,
@@ -82,7 +89,11 @@ class Gathering(Generic[Ask, Answer]):
         try:
             answers = await self._work([one.ask for one in group])
             for one, answer in zip(group, answers, strict=True):
-                if not one.answer.done():
+                if one.answer.done():
+                    continue
+                if isinstance(answer, Unforeseen):
+                    one.answer.set_exception(answer.error)
+                else:
                     one.answer.set_result(answer)
         except Exception as error:  # noqa: BLE001 - it belongs to those who asked
             for one in group:
@@ -98,8 +109,18 @@ async def by_group(
     asks: Sequence[Ask],
     groups: Sequence[Sequence[int]],
     work: Callable[[list[Ask]], Awaitable[Sequence[Answer]]],
-) -> list[Answer]:
-    """Do the work of each group of places side by side; gives the answers in the order of asks."""
-    done = await asyncio.gather(*(work([asks[i] for i in places]) for places in groups))
-    answers = dict(zip(chain(*groups), chain(*done), strict=True))
+) -> Sequence[Answer | Unforeseen]:
+    """Do the work of each group of places side by side; gives the answers in the order of asks.
+
+    What breaks in one group is no answer of another.
+    """
+
+    async def done(places: Sequence[int]) -> Sequence[Answer | Unforeseen]:
+        try:
+            return await work([asks[i] for i in places])
+        except Exception as error:  # noqa: BLE001 - it belongs to those who asked
+            return [Unforeseen(error)] * len(places)
+
+    found = await asyncio.gather(*(done(places) for places in groups))
+    answers = dict(zip(chain(*groups), chain(*found), strict=True))
     return [answers[i] for i in range(len(asks))]

@@ -9,12 +9,12 @@ from typing import Any, Final, TypeVar
 
 import grpc
 import structlog
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import Message
 from pydantic import BaseModel, ValidationError
 from ray.serve.grpc_util import RayServegRPCContext
 
-from reco.errors import RecoError
+from reco.errors import InputError, RecoError
 from serve import calls, reco_pb2
 from serve.problems import invalid, problem_of, unauthorized, unknown
 from serve.reco_pb2_grpc import add_RecoServicer_to_server
@@ -33,6 +33,7 @@ CODES: Final[Mapping[int, grpc.StatusCode]] = {
     502: grpc.StatusCode.ABORTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+MOST_WORDS: Final = 2_000  # clients take 8 KB of metadata, and lose the status with more
 Body = TypeVar("Body", bound=BaseModel)
 
 add_service = add_RecoServicer_to_server
@@ -85,7 +86,10 @@ class GrpcDoor:
         key, bearer = given.get("x-api-key", ""), given.get("authorization", "")
         if not calls.is_key(self._api_key, bearer, key):
             raise PermissionError
-        body: dict[str, Any] = MessageToDict(request, preserving_proto_field_name=True)
+        try:
+            body: dict[str, Any] = MessageToDict(request, preserving_proto_field_name=True)
+        except (SerializeToJsonError, ValueError) as error:  # a time of no calendar, a NaN
+            raise InputError("The request is not valid.", str(error)) from error
         return kind.model_validate(body)
 
 
@@ -93,7 +97,7 @@ def refuse(context: RayServegRPCContext, problem: Problem) -> None:
     """End the call with the status code and the words of a problem."""
     words = (problem.title, problem.detail, problem.todo)
     context.set_code(CODES[problem.status])
-    context.set_details(" ".join(word for word in words if word))
+    context.set_details(" ".join(word for word in words if word)[:MOST_WORDS])
     context.set_trailing_metadata([("reco-code", problem.code)])
 
 

@@ -9,7 +9,8 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.showing import Rules
 from reco.campaigns.typed import Id, Time
 
-UserId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# No control character: PostgreSQL keeps no NUL, and logs keep their lines.
+UserId = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,100}$")]
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from serve.gathering import Gathering
+from serve.gathering import Gathering, by_group
 
 
 class Worker:
@@ -114,3 +114,20 @@ async def test_nothing_is_done_for_who_has_gone_before_it_began():
     assert work.groups == [[1], [3]]
     with pytest.raises(asyncio.CancelledError):
         await gone
+
+
+async def test_what_breaks_one_group_is_no_answer_of_another():
+    work = Worker()
+    work.go.set()
+
+    async def by_parity(asks):
+        places = range(len(asks))
+        groups = [[i for i in places if asks[i] % 2 == odd] for odd in (0, 1)]
+        return await by_group(asks, groups, work)
+
+    gathering = Gathering(by_parity, most=10, wait_s=0.001, at_once=1)
+    tasks = await asked(gathering, 2, -1, 4, 1)
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [answers[0], answers[2]] == [4, 8]
+    assert [type(answers[1]), type(answers[3])] == [ValueError, ValueError]

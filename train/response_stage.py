@@ -3,7 +3,8 @@
 ESMM (Ma and others, 2018): click and click-and-purchase are both learned on all shown items, so
 the chance of a purchase after a click is not that of the few who clicked. The heads start as the
 ranker and are drawn towards it, so few mails change little. Later mails, which the weights have
-not seen, calibrate them, and refuse them unless they surely foretell these better than the ranker alone.
+not seen, calibrate them, and refuse them unless they surely foretell these better than the ranker
+alone.
 """
 
 from collections.abc import Iterator
