@@ -137,6 +137,21 @@ def test_what_changed_while_nobody_listened_is_found(listen, engine, redis):
     assert not changes.is_behind
 
 
+def test_a_row_that_was_loaded_with_an_old_profile_is_mended_by_an_announcement(
+    listen, engine, redis
+):
+    changes, online = listen(), OnlineStore(redis)
+    old, since = online.fetch(["u4"]), datetime.now(UTC)
+    people_of(engine, region=["north"])
+    follow(changes)
+    online.load(["u4"], old)
+
+    SubscriberStore(engine).announce(since)
+    follow(changes)
+
+    assert (online.fetch(["u4"]).tokens == tokens(region="north")).all()
+
+
 def test_who_was_erased_while_nobody_listened_has_no_profile(listen, engine, redis):
     people_of(engine, region=["north"])
     listen().close()

@@ -8,7 +8,7 @@ import pickle
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -84,8 +84,8 @@ def run(
     Without `store` there are no profiles and only subscribers with events.
     Raises NotFound when the lake is empty, ServiceUnavailable.
     """
-    began = time.perf_counter()
-    catalogue = Catalogue.of(lake.items())
+    began, began_at = time.perf_counter(), datetime.now(UTC)
+    catalogue = Catalogue.of(lake.items(before=as_of))
     job = Job(lake, store, online, as_of, _context(lake, catalogue, as_of, target))
     counts, users, events = ItemCounts(len(catalogue)), 0, 0
     for done, part in enumerate(_map_buckets(job), start=1):
@@ -93,6 +93,8 @@ def run(
         users, events = users + part.users, events + part.events
         progress("features", done, lake.buckets)
     if online is not None:
+        if store is not None:  # whoever changed between the reading and the loading
+            store.announce(began_at)
         online.write_meta(FeaturesMeta(as_of, users, popular_keys(catalogue, counts, POPULAR)))
     # Written last: where it lies, the user tables are complete.
     name = table_name(as_of, "items")

@@ -5,6 +5,7 @@ Train with a checkpoint, from which a replaced worker goes on.
 """
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def load_problem(job: LoopJob, workers: Workers) -> Problem:
     lake = job.lake
     histories = join([read_shard(lake, path) for path in job.shards[workers.rank :: workers.count]])
     timeline = Timeline(job.end_day, job.config.horizon_days, job.timeless)
-    catalogue = Catalogue.of(lake.items())
+    catalogue = Catalogue.of(lake.items(before=datetime.fromisoformat(job.as_of)))
     code = type_code(job.target)
     return Problem(
         histories, catalogue, timeline, job.config, code, workers, job.repeats, job.touches

@@ -94,7 +94,7 @@ def prepare(
     finally:
         engine.dispose()
     histories = join([read_shard(lake, shard.path) for shard in shards])
-    catalogue = Catalogue.of(lake.items())
+    catalogue = Catalogue.of(lake.items(before=as_of))
     config = with_horizon(config, histories, type_code(target), cutoff_day(as_of))
     timeline, report = look_at(histories, catalogue, shards, target, config, cutoff_day(as_of))
     cuts = (START + timedelta(days=timeline.end_day), as_of)

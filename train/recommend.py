@@ -244,7 +244,7 @@ def write(table: pl.DataFrame, out: Path) -> None:
 
 def _fitted(question: Question) -> Rival:
     """The recommender that was asked for, fitted on everybody's events before the time."""
-    catalogue = Catalogue.of(question.lake.items())
+    catalogue = Catalogue.of(question.lake.items(before=question.as_of))
     config = read_config(question.directory)
     usable = np.isin(catalogue.item_ids.astype(str), Artifact.load(question.directory).item_ids)
     parts = []

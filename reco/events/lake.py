@@ -163,15 +163,15 @@ class Lake:
 
     # -- items and other tables --------------------------------------------------------------
 
-    def items(self) -> pl.DataFrame:
+    def items(self, *, before: datetime | None = None) -> pl.DataFrame:
         """Rows of tables.ITEMS, sorted by item_id.
 
-        Before any items were imported they are those that events name. An item without a title is
-        called by its category and id.
+        Before any items were imported they are those that events name, or those `before` a time.
+        An item without a title is called by its category and id.
         """
         name = pl.concat_str("category", "item_id", separator=" ", ignore_nulls=True)
         stored = self._stored_items()
-        items = stored if len(stored) else self._named_by_events()
+        items = stored if len(stored) else self._named_by_events(before)
         return items.with_columns(pl.coalesce("title", name).alias("title"))
 
     def items_version(self) -> str:
@@ -183,8 +183,10 @@ class Lake:
         """Whether items were imported; if not, they are known by the events that name them."""
         return len(self._stored_items()) > 0
 
-    def _named_by_events(self) -> pl.DataFrame:
-        named = self.events(columns=["item_id"]).drop_nulls().unique().sort("item_id")
+    def _named_by_events(self, before: datetime | None) -> pl.DataFrame:
+        named = (
+            self.events(before=before, columns=["item_id"]).drop_nulls().unique().sort("item_id")
+        )
         return conform(named.collect(), ITEMS)
 
     def _stored_items(self) -> pl.DataFrame:

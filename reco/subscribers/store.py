@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import polars as pl
@@ -10,6 +10,7 @@ from psycopg import Connection, Cursor, DataError
 from sqlalchemy import create_engine, select
 from sqlalchemy.engine import Engine
 
+from reco.database import LONGEST_NOTE, PROFILE_CHANNEL
 from reco.database import SUBSCRIBERS as TABLE
 from reco.errors import InputError
 from reco.tables import SUBSCRIBERS
@@ -17,6 +18,7 @@ from reco.tables import SUBSCRIBERS
 # One consent of an import speaks for both; tracking is never taken from a file.
 CONSENTS: Final = ("consent_mail", "consent_profiling")
 BLOCK_CHARACTERS: Final = 1 << 20
+CLOCKS: Final = timedelta(minutes=1)  # by which those of two machines may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,15 @@ class SubscriberStore:
             rows = connection.exec_driver_sql(query).all()
         names = {"user_id": pl.String, "timezone": pl.String}
         return pl.DataFrame([tuple(row) for row in rows], names, orient="row")
+
+    def announce(self, since: datetime) -> None:
+        """Name those who changed from then on to listeners once more (reco.database)."""
+        query = f"SELECT pg_notify('{PROFILE_CHANNEL}', user_id) FROM subscribers "
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql(
+                query + "WHERE updated_at > %(since)s AND octet_length(user_id) <= %(longest)s",
+                {"since": since - CLOCKS, "longest": LONGEST_NOTE},
+            ).all()
 
     def count(self) -> int:
         """Number of subscribers."""
