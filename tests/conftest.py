@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,8 +71,21 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
     """The embedded services on a home of their own."""
-    with open_folder() as folder, open_services(Settings(home=folder / "home")) as services:
-        yield services
+    with open_folder() as folder:
+        settings = Settings(home=folder / "home")
+        with open_services(settings) as services:
+            yield services
+        _await_nobody(settings)
+
+
+def _await_nobody(settings: Settings) -> None:
+    """Ray's workers may be killed a moment after we leave, and then nobody stops the servers."""
+    for _ in range(40):
+        if not (settings.home / "services.json").exists():
+            return
+        time.sleep(0.5)
+        with open_services(settings):
+            pass
 
 
 @contextmanager
