@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 import grpc
 import httpx
 import pytest
+import ray
 from google.protobuf.struct_pb2 import Struct
+from ray.util.state import list_actors
 
 from reco.campaigns.ledger import Ledger
 from reco.embedded import Services, connect_redis
@@ -357,6 +359,13 @@ def test_a_signup_is_answered_within_seconds_once_and_not_while_paused(client, w
                 break
         return {name: count for name, count in deliveries.items() if count}
 
+    def await_no_sender() -> None:
+        """Senders of a paused campaign end what they have begun and hear of it a moment later."""
+        address, deadline = ray.get_runtime_context().gcs_address, time.monotonic() + 90
+        alive = [("class_name", "=", "SenderActor"), ("state", "=", "ALIVE")]
+        while list_actors(address=address, filters=alive) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
     spec = campaign("welcome", trigger={"event": "signup"}).model_dump(mode="json")
     assert client.post("/v1/campaigns", json=spec).status_code == 202
     sign_up("u11")
@@ -364,6 +373,7 @@ def test_a_signup_is_answered_within_seconds_once_and_not_while_paused(client, w
     assert until("accepted", 1) == {"accepted": 1}
 
     assert client.post("/v1/campaigns/welcome/pause").json()["state"] == "paused"
+    await_no_sender()
     sign_up("u12")
     assert until("deferred", 1) == {"accepted": 1, "deferred": 1}
     assert client.post("/v1/campaigns/welcome/resume").json()["state"] == "running"
