@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reco.cli import main
-from reco.errors import ConfigError
+from reco.errors import ConfigError, ServiceUnavailable
 from reco.subscribers.bulk import validate
 from reco.subscribers.consent import ConsentLog
 from reco.subscribers.flags import PROVIDERS, is_disposable, is_role, suggestion
@@ -243,6 +243,19 @@ def test_the_list_is_judged_and_what_no_server_takes_is_suppressed(dns, engine, 
     assert [None, SuppressionReason.INVALID, None] == [f and f.reason for f in found]
     rows = {row["user_id"]: row["status"] for row in pl.read_csv(out).iter_rows(named=True)}
     assert ["valid", "invalid", "unknown", "valid"] == [rows[f"u{n:06d}"] for n in (0, 1, 3, 4)]
+
+
+def test_a_dns_that_knows_hardly_any_domain_suppresses_nobody(engine, dns):
+    store, suppressions = SubscriberStore(engine), SuppressionList(engine, b"k" * 32)
+    emails = [f"a{n}@nowhere{n}.example" for n in range(20)]
+    users = [f"u{n:02d}" for n in range(20)]
+    store.upsert(pl.DataFrame({"user_id": users, "email": emails}))
+
+    with pytest.raises(ServiceUnavailable, match="20 of 20"):
+        validate(store, suppressions, Validator(domains(dns)))
+
+    assert not any(suppressions.check(emails))
+    assert validate(store, suppressions, Validator(domains(dns)), suppress=False).invalid == 20
 
 
 @pytest.mark.slow

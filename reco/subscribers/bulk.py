@@ -9,11 +9,15 @@ from typing import Final
 
 import polars as pl
 
+from reco.errors import ServiceUnavailable
+from reco.subscribers.mail_domains import NO_DOMAIN
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionList, SuppressionReason
 from reco.subscribers.validation import Checked, Status, Validator
 
 PAGE: Final = 10_000
+DOUBTED: Final = 0.5  # share of addresses without a domain that no list has, but a broken DNS
+DOUBTED_FROM: Final = 20  # addresses; of fewer nothing can be said
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ def validate(
 ) -> ValidationSummary:
     """Judge every subscriber's address; `out` gets one row each (CSV or Parquet).
 
-    Raises ServiceUnavailable when the store is gone.
+    Raises ServiceUnavailable when the store is gone, or when DNS knows hardly any domain.
     """
     return asyncio.run(_validate(store, suppressions, validator, suppress, out, progress))
 
@@ -66,6 +70,7 @@ async def _validate(
         _count(checked, counts, reasons)
         invalid = [c.normalised or c.address for c in checked if c.status is Status.INVALID]
         if suppress:
+            _doubt(checked)
             counts["suppressed"] += suppressions.add(
                 invalid, SuppressionReason.INVALID, "validation"
             )
@@ -87,6 +92,18 @@ async def _validate(
         reasons=dict(reasons.most_common()),
         out=out,
     )
+
+
+def _doubt(checked: list[Checked]) -> None:
+    """Raise rather than suppress a whole list for what is the matter with our own DNS."""
+    missing = sum(c.why == NO_DOMAIN for c in checked)
+    if len(checked) >= DOUBTED_FROM and missing > DOUBTED * len(checked):
+        raise ServiceUnavailable(
+            f"DNS knows no domain of {missing:,} of {len(checked):,} addresses.",
+            "No real list is like that: the DNS of this machine seems to be broken.",
+            "Nobody of them was suppressed. Name another server by --nameserver, look at syntax "
+            "alone by --no-dns, or report without suppressing by --keep.",
+        )
 
 
 def _count(checked: list[Checked], counts: Counter[str], reasons: Counter[str]) -> None:

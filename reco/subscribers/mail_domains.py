@@ -20,6 +20,7 @@ AT_ONCE: Final = 64  # questions on their way
 TIMEOUT_S: Final = 4.0
 KEPT_S: Final = 86_400.0  # an answer
 UNKNOWN_KEPT_S: Final = 60.0  # no answer: ask again soon
+NO_DOMAIN: Final = "there is no such domain"
 MOST_DOMAINS: Final = 200_000  # kept in memory
 
 
@@ -83,7 +84,7 @@ class MailDomains:
         try:
             answer = await self._resolve(domain, "MX")
         except NXDOMAIN:
-            return DomainVerdict(False, "there is no such domain")
+            return DomainVerdict(False, NO_DOMAIN)
         except NoAnswer:
             return await self._by_address(domain)
         records = sorted((r for r in answer if isinstance(r, MX)), key=lambda r: r.preference)
