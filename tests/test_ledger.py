@@ -12,10 +12,12 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.sql import SQL
 from sqlalchemy import Engine
 
 from reco.campaigns.delivery import FINAL, Claim, HandOff, Recovered, Settled, State, Suppressed
 from reco.campaigns.ledger import Ledger
+from reco.campaigns.ledger_sql import CLAIM, CLAIM_THESE, RECOVER, RENEW
 from reco.errors import ServiceUnavailable
 
 USERS = [f"u{i:03}" for i in range(12)]
@@ -357,3 +359,14 @@ def test_a_claim_outlives_its_lease_until_somebody_recovers(ledger: Ledger) -> N
     assert ledger.hand_off("c", claim.fence, [mail("ann")], lease_s=60) == {"ann"}
 
     assert ledger.recover("c") == Recovered(0, 0)
+
+
+def test_a_claim_reads_its_own_rows_only_however_large_the_campaign(
+    ledger: Ledger, engine: Engine
+) -> None:
+    ledger.enqueue("c", [(f"u{i:05}", "a") for i in range(6_000)])  # enough to be analyzed
+    values = {"campaign": "c", "limit": 50, "lease_s": 60, "users": USERS, "fence": 1}
+    for statement in (CLAIM, CLAIM_THESE, RENEW, RECOVER):
+        with psycopg.connect(url_of(engine)) as connection:
+            plan = connection.execute(SQL("explain ") + statement, values).fetchall()
+        assert any("Index Scan using deliveries_pkey on deliveries d" in line for (line,) in plan)
