@@ -51,7 +51,8 @@ def measured(plan: Plan, home: Path) -> dict[str, object]:
     name = plan.path
     print(
         f"{name:13} {found.per_s:7.1f} requests/s, p50 {found.p50_ms} ms, p95 {found.p95_ms} ms, "
-        f"p99 {found.p99_ms} ms; {found.answers} answers, by status {found.statuses}",
+        f"p99 {found.p99_ms} ms; {found.answers} answers, {found.refused} refused, "
+        f"{found.lost} lost",
         flush=True,
     )
     parts = ", ".join(f"{kind} {us:.0f}" for kind, us in cpu_us.items() if us >= 5)

@@ -131,12 +131,13 @@ class Field:
         with Ledger(self.services.database_url) as ledger:
             return ledger.counts(NAME)
 
+    def ended(self) -> int:
+        """Deliveries in a final state."""
+        return sum(n for state, n in self.counts().items() if state in FINAL)
+
     def is_over(self) -> bool:
         """Whether everybody is in a final state."""
-        counts = self.counts()
-        return sum(counts.values()) > 0 and all(
-            state in FINAL or not n for state, n in counts.items()
-        )
+        return 0 < self.ended() == sum(self.counts().values())
 
 
 @contextmanager
@@ -186,17 +187,15 @@ def run(found: Field, recipients: int, kills: int, draw: random.Random) -> None:
         if time.monotonic() - begun > LIMIT_S:
             raise SystemExit(f"not over after {LIMIT_S:.0f} s: {found.counts()}")
         done = sum(found.killed.values())
-        if done < kills and len(found.sink.messages) >= recipients * done / (kills + 1) + 1:
+        if done < kills and (ended := found.ended()) >= recipients * done / (kills + 1) + 1:
             kind = plan[done]
             if found.kill(kind):
                 at = time.monotonic() - begun
-                print(
-                    f"{at:6.1f} s  {len(found.sink.messages):6d} mails  killed: {kind}", flush=True
-                )
+                print(f"{at:6.1f} s  {ended:6d} deliveries ended  killed: {kind}", flush=True)
         time.sleep(0.05)
 
 
-def judge(found: Field, recipients: int) -> dict[str, object]:
+def judge(found: Field, recipients: int, kills: int) -> dict[str, object]:
     """What became of everybody. Raises AssertionError when a promise is broken."""
     with Ledger(found.services.database_url) as ledger:
         rows = ledger.rows(NAME)
@@ -216,6 +215,7 @@ def judge(found: Field, recipients: int) -> dict[str, object]:
         "uncertain_at_most": dead * WINDOW,
     }
     print(json.dumps(told, indent=1))
+    assert found.killed.total() == kills, "the campaign was over before the last kill"
     assert len(rows) == recipients
     assert all(state in FINAL for state in states), states
     assert told["twice"] == 0, "somebody has two mails"
@@ -239,7 +239,7 @@ def main() -> None:
     began = time.perf_counter()
     with (folder / "commands.log").open("wb") as log, prepared(args.recipients, folder, log) as it:
         run(it, args.recipients, args.kills, random.Random(args.seed))
-        told = judge(it, args.recipients)
+        told = judge(it, args.recipients, args.kills)
     took_s = round(time.perf_counter() - began)
     print(f"nobody twice, nobody lost, {took_s} s")
     if args.json:

@@ -1,22 +1,33 @@
-"""A load generator that costs little: keep-alive connections, each asking anew when answered.
+"""A load of HTTP requests by wrk: keep-alive connections, each asking anew when answered."""
 
-Runs in a process of its own; a request is bytes written, an answer is its status line and length.
-"""
-
-import asyncio
-import multiprocessing
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import json
+import shutil
+import subprocess
+import tempfile
 from dataclasses import dataclass, field
-from itertools import count
-from time import perf_counter
-from typing import Final, cast
-
-import numpy as np
-import uvloop
+from pathlib import Path
+from typing import Final
 
 HOST: Final = "127.0.0.1"
+WRK: Final = shutil.which("wrk")
+SCRIPT: Final = """
+local number = %(first)d
+local headers = {["X-API-Key"] = "%(api_key)s", ["Content-Type"] = "application/json"}
+function request()
+   local user = string.format("u%%06d", number %% %(users)d)
+   local body = string.gsub(string.gsub('%(body)s', "{user}", user), "{i}", tostring(number))
+   number = number + 1
+   return wrk.format("POST", "%(path)s", headers, body)
+end
+function done(summary, latency)
+   local errors = summary.errors
+   io.write(string.format(
+      '\\n{"answers": %%d, "seconds": %%f, "p50_ms": %%f, "p95_ms": %%f, "p99_ms": %%f, ' ..
+      '"refused": %%d, "lost": %%d}', summary.requests, summary.duration / 1e6,
+      latency:percentile(50) / 1e3, latency:percentile(95) / 1e3, latency:percentile(99) / 1e3,
+      errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+end
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +46,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came of it: answers a second, milliseconds until one, how many by status.
+    """What came of it: answers a second, milliseconds until one.
 
-    `all_answers` has those of the first seconds too, which count for nothing else.
+    refused      answers with status 400 and above
+    lost         requests without an answer
+    all_answers  with those of the first seconds, which count for nothing else
     """
 
     per_s: float
@@ -45,101 +58,36 @@ class Answered:
     p95_ms: float
     p99_ms: float
     answers: int
-    statuses: dict[int, int]
+    refused: int
+    lost: int
     all_answers: int
 
 
 def load(plan: Plan) -> Answered:
-    """Ask as planned, from another process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_load, plan).result()
-
-
-def _load(plan: Plan) -> Answered:
-    return uvloop.run(_ask(plan))
-
-
-async def _ask(plan: Plan) -> Answered:
-    numbers, began = count(), perf_counter()
-    begin = began + plan.warm_s
-    found: list[_Answer] = []
-    loop, asked = asyncio.get_running_loop(), []
-    for _ in range(plan.connections):
-        connection = _Connection(_requests(plan, numbers), begin + plan.seconds, found)
-        asked.append(connection.ended)
-        await loop.create_connection(lambda one=connection: one, HOST, plan.port)
-    await asyncio.gather(*asked)
-    counted = [one for one in found if begin <= one.at < begin + plan.seconds]
-    ms = np.array([one.took_s for one in counted]) * 1e3
-    p50, p95, p99 = np.percentile(ms, [50, 95, 99]).round(1).tolist()
-    statuses = dict(Counter(one.status for one in counted))
-    per_s = round(len(ms) / plan.seconds, 1)
-    return Answered(per_s, p50, p95, p99, len(ms), statuses, len(found))
-
-
-def _requests(plan: Plan, numbers: Iterator[int]) -> Iterator[bytes]:
-    head = (
-        f"POST {plan.path} HTTP/1.1\r\nHost: {HOST}:{plan.port}\r\nX-API-Key: {plan.api_key}\r\n"
-        "Content-Type: application/json\r\nContent-Length: "
+    """Ask as planned. Raises SystemExit when wrk is not installed."""
+    warm = _asked(plan, plan.warm_s, 1)
+    found = _asked(plan, plan.seconds, 1_000_000)  # no number is asked for twice
+    return Answered(
+        per_s=round(found["answers"] / found["seconds"], 1),
+        p50_ms=round(found["p50_ms"], 1),
+        p95_ms=round(found["p95_ms"], 1),
+        p99_ms=round(found["p99_ms"], 1),
+        answers=int(found["answers"]),
+        refused=int(found["refused"]),
+        lost=int(found["lost"]),
+        all_answers=int(found["answers"] + warm["answers"]),
     )
-    for i in numbers:
-        body = plan.body.replace("{i}", str(i)).replace("{user}", f"u{i % plan.users:06d}")
-        yield f"{head}{len(body)}\r\n\r\n{body}".encode()
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    took_s: float
-    at: float
-
-
-class _Connection(asyncio.Protocol):
-    """Asks, waits for the whole answer, asks again."""
-
-    def __init__(
-        self,
-        requests: Iterator[bytes],
-        until: float,
-        found: list[_Answer],
-    ) -> None:
-        self._requests = requests
-        self._until = until
-        self._found = found
-        self._buffer = b""
-        self._asked_at = 0.0
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the first time."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own is no subclass
-        self._next()
-
-    def data_received(self, data: bytes) -> None:
-        """Note a whole answer, then go on."""
-        self._buffer += data
-        head, found, body = self._buffer.partition(b"\r\n\r\n")
-        if not found or len(body) < _length(head):
-            return
-        now = perf_counter()
-        self._found.append(_Answer(int(head[9:12]), now - self._asked_at, now))
-        self._buffer = b""
-        if now < self._until:
-            self._next()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The end, or a server that hung up."""
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-    def _next(self) -> None:
-        self._asked_at = perf_counter()
-        self._transport.write(next(self._requests))
-
-
-def _length(head: bytes) -> int:
-    lower = head.lower()
-    start = lower.index(b"content-length:") + len(b"content-length:")
-    return int(lower[start:].split(b"\r\n", 1)[0])
+def _asked(plan: Plan, seconds: float, first: int) -> dict[str, float]:
+    if WRK is None:
+        raise SystemExit("wrk is missing: it comes with Debian's package wrk.")
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "load.lua"
+        asked = {name: getattr(plan, name) for name in ("path", "api_key", "body", "users")}
+        script.write_text(SCRIPT % (asked | {"first": first}))
+        command = [WRK, "-t1", f"-c{plan.connections}", f"-d{round(seconds)}s", "--timeout=60s"]
+        command += [f"--script={script}", f"http://{HOST}:{plan.port}"]
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(told.splitlines()[-1])
+    return found
