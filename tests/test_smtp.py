@@ -17,8 +17,9 @@ from aiosmtpd.smtp import AuthResult, Envelope
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reco.campaigns.dot_stuffing import on_the_wire
 from reco.campaigns.relay import Relay
-from reco.campaigns.smtp import SmtpPool, on_the_wire
+from reco.campaigns.smtp import SmtpPool
 from reco.errors import (
     ConfigError,
     SendDeferred,
@@ -290,6 +291,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.mails: list[bytes] = []
+        self.faults: dict[str, str] = {}  # reply to the body for a recipient, "" hangs up
 
     async def handle_EHLO(  # noqa: N802 - the name is aiosmtpd's
         self, server: Any, session: Any, envelope: Envelope, hostname: str, lines: list[str]
@@ -308,8 +310,12 @@ class _Collector:
     async def handle_DATA(  # noqa: N802
         self, server: Any, session: Any, envelope: Envelope
     ) -> str:
-        self.mails.append(cast(bytes, envelope.content))
-        return "250 OK"
+        fault = self.faults.pop(envelope.rcpt_tos[0], "250 OK")
+        if fault[:1] in ("", "2"):
+            self.mails.append(cast(bytes, envelope.content))
+        if not fault:
+            server.transport.abort()
+        return fault or "250 OK"
 
 
 @pytest.fixture
@@ -338,6 +344,57 @@ async def test_pipelined_mails_arrive_and_a_refusal_spoils_no_other(
                 await pool.send(FROM, f"u{i}@example.com", MAIL + b"%d\r\n" % i)
 
     assert collector.mails == [MAIL + b"%d\r\n" % i for i in (0, 2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "arrives"),
+    [
+        ("250 OK", None, True),
+        ("451 later", SendDeferred, False),
+        ("552 full", SendFailed, False),
+        ("421 bye", SendDeferred, False),
+        ("", SendUncertain, True),
+    ],
+)
+async def test_an_announced_mail_is_sent_once_whatever_becomes_of_the_one_before(
+    pipelining: tuple[str, _Collector], fault: str, error: type[SendError] | None, arrives: bool
+) -> None:
+    url, collector = pipelining
+    collector.faults["u3@example.com"] = fault
+    async with SmtpPool(url, connections=1, messages_per_connection=7) as pool:
+        results = await asyncio.gather(
+            *(pool.send(FROM, f"u{i}@example.com", MAIL + b"%d\r\n" % i) for i in range(20)),
+            return_exceptions=True,
+        )
+
+    failed = {i: type(result) for i, result in enumerate(results) if not isinstance(result, str)}
+    assert failed == ({3: error} if error else {})
+    arrived = [i for i in range(20) if arrives or i != 3]
+    assert sorted(collector.mails) == sorted(MAIL + b"%d\r\n" % i for i in arrived)
+
+
+async def test_who_leaves_after_the_mail_was_announced_gets_none(
+    pipelining: tuple[str, _Collector],
+) -> None:
+    url, collector = pipelining
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:  # the first one was when it was announced
+            raise SendFailed("gone")
+
+    async with SmtpPool(url, connections=1) as pool:
+        sends = [
+            pool.send(FROM, f"u{i}@example.com", MAIL + b"%d\r\n" % i, look if i == 3 else None)
+            for i in range(6)
+        ]
+        results = await asyncio.gather(*sends, return_exceptions=True)
+
+    assert looks == 2
+    assert [isinstance(result, str) for result in results] == [i != 3 for i in range(6)]
+    assert sorted(collector.mails) == [MAIL + b"%d\r\n" % i for i in range(6) if i != 3]
 
 
 @pytest.mark.parametrize(

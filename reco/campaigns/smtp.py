@@ -7,15 +7,17 @@ SendDeferred, SendFailed or SendUncertain. aiosmtplib connects, Wire sends. Logs
 import asyncio
 import re
 import ssl
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, cast
 
 import aiosmtplib
-import numpy as np
 
+from reco.campaigns.dot_stuffing import on_the_wire
 from reco.campaigns.relay import Relay
-from reco.campaigns.smtp_wire import Lost, Refused, Reply, Wire
+from reco.campaigns.smtp_wire import Envelope, Lost, Refused, Reply, Wire
 from reco.errors import (
     SendDeferred,
     SendError,
@@ -24,9 +26,6 @@ from reco.errors import (
     ServiceUnavailable,
 )
 
-CR: Final = 13
-LF: Final = 10
-DOT: Final = 46
 UNSAFE_ADDRESS: Final = re.compile(r"[\x00-\x1f\x7f<>]")
 REPLY_LENGTH: Final = 300  # characters of a reply that are kept
 WHAT: Final = {
@@ -37,11 +36,47 @@ WHAT: Final = {
 }
 
 
+@dataclass(slots=True, eq=False)
+class _Mail:
+    """A mail that waits for its turn, and its answer."""
+
+    mail_from: str
+    rcpt_to: str
+    body: bytes
+    last_look: Callable[[], None] | None
+    answer: asyncio.Future[str]
+    envelope: Envelope = (b"", b"")  # for the connection that takes it
+    wire: Wire | None = None  # that carries it now
+
+    def stands(self, wire: Wire) -> bool:
+        """Whether it is still to be sent, and can be on this connection; else its answer is set."""
+        if self.answer.done():  # nobody listens any more
+            return False
+        try:
+            if self.last_look is not None:
+                self.last_look()
+            self.envelope = _envelope(wire, self.mail_from, self.rcpt_to, self.body)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the mail has to know
+            self.answer.set_exception(error)
+            return False
+        return True
+
+    def refused(self, error: Exception) -> None:
+        """It was not sent, or nobody knows."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def sent(self, reply: Reply) -> None:
+        """The relay has it."""
+        if not self.answer.done():
+            self.answer.set_result(_scrubbed(reply, self.rcpt_to))
+
+
 class SmtpPool:
     """Up to `connections` connections to one relay, made when needed; for one event loop.
 
-    A connection is closed after `messages_per_connection` mails. `timeout_s` bounds connecting,
-    and one whole mail.
+    Each takes one waiting mail after the other, and is closed after `messages_per_connection`.
+    `timeout_s` bounds connecting, and one whole mail.
     """
 
     def __init__(
@@ -54,10 +89,12 @@ class SmtpPool:
     ) -> None:
         """Raises ConfigError when `url` is not smtp://… or smtps://…."""
         self._relay = Relay.of(url)
+        self._connections = connections
         self._messages = messages_per_connection
         self._timeout_s = timeout_s
         self._local_hostname = local_hostname
-        self._slots = asyncio.Semaphore(connections)
+        self._waiting: deque[_Mail] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
         self._idle: list[Wire] = []
 
     async def __aenter__(self) -> "SmtpPool":
@@ -74,11 +111,16 @@ class SmtpPool:
 
     async def open(self) -> None:
         """Make the first connection. Raises ServiceUnavailable when the relay does not answer."""
-        if not self._idle:
+        if not self._idle and not self._workers:
             self._idle.append(await self._connect())
 
     async def close(self) -> None:
-        """Quit every idle connection."""
+        """Let go of mails that nobody waits for any more, and quit every connection."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        while (mail := self._next()) is not None:
+            mail.answer.cancel()
         idle, self._idle = self._idle, []
         await asyncio.gather(*(wire.quit() for wire in idle))
 
@@ -96,40 +138,78 @@ class SmtpPool:
         SendUncertain (the server may have it). Safe to call many at once.
         """
         _check_envelope(mail_from, rcpt_to)
-        body = on_the_wire(data)
-        async with self._slots:
-            if last_look is not None:
-                last_look()
-            try:
-                reply = await self._send_once(mail_from, rcpt_to, body)
-            except Refused as refused:
-                raise _refusal(refused, rcpt_to) from None
-            except Lost as lost:
-                raise _loss(lost) from None
-            except ServiceUnavailable as down:
-                raise SendDeferred(down.what, down.why, down.todo) from down
-        return _scrubbed(reply, rcpt_to)
-
-    async def _send_once(self, mail_from: str, rcpt_to: str, body: bytes) -> Reply:
-        """Send on an idle connection, or on a new one when that turns out to be closed by now."""
-        wire = self._take()
-        if wire is not None:
-            try:
-                return await self._send_on(wire, mail_from, rcpt_to, body)
-            except Lost as lost:
-                if not lost.stale:
-                    raise
-        return await self._send_on(await self._connect(), mail_from, rcpt_to, body)
-
-    async def _send_on(self, wire: Wire, mail_from: str, rcpt_to: str, body: bytes) -> Reply:
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        mail = _Mail(mail_from, rcpt_to, on_the_wire(data), last_look, answer)
+        self._waiting.append(mail)
+        if len(self._workers) < self._connections:
+            self._workers.add(asyncio.create_task(self._work()))
         try:
-            envelope = _envelope(wire, mail_from, rcpt_to, body)
-            return await wire.send(envelope, body, self._timeout_s)
+            return await answer
         finally:
-            if wire.usable and wire.sent < self._messages:
-                self._idle.append(wire)
-            else:
-                await wire.quit()
+            if mail.wire is not None and answer.cancelled():
+                mail.wire.abort()
+
+    async def _work(self) -> None:
+        """Send on one connection until no mail waits."""
+        wire: Wire | None = None
+        mail, following = self._next(), None
+        try:
+            while mail is not None:
+                # Not from the first mail on: the other connections wait for the next one as well.
+                following = self._to_announce(wire) if wire is not None else None
+                wire = await self._deliver(mail, wire, following)
+                mail, following = following or self._next(), None
+        finally:
+            self._workers.remove(cast(asyncio.Task[None], asyncio.current_task()))
+            for left in filter(None, (mail, following)):
+                left.answer.cancel()
+        if wire is not None:
+            self._idle.append(wire)
+
+    def _next(self) -> _Mail | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def _to_announce(self, wire: Wire) -> _Mail | None:
+        """The mail whose envelope leaves right behind the body of the one before."""
+        last = wire.sent + 1 >= self._messages
+        following = None if last or not wire.pipelines else self._next()
+        return following if following is not None and following.stands(wire) else None
+
+    async def _deliver(
+        self, mail: _Mail, wire: Wire | None, following: _Mail | None
+    ) -> Wire | None:
+        """Answer one mail; gives the connection for the next one, when it is still of use."""
+        try:
+            used = wire or self._take()
+            if used is not None:
+                try:
+                    return await self._send_on(used, mail, following)
+                except Lost as lost:  # it had closed by now
+                    if not lost.stale:
+                        raise
+            return await self._send_on(await self._connect(), mail, None)
+        except Lost as lost:
+            mail.refused(_loss(lost))
+        except ServiceUnavailable as down:
+            mail.refused(SendDeferred(down.what, down.why, down.todo))
+        except Exception as error:  # noqa: BLE001 - whoever waits for the mail has to know
+            mail.refused(error)
+        return None
+
+    async def _send_on(self, wire: Wire, mail: _Mail, following: _Mail | None) -> Wire | None:
+        if mail.stands(wire):
+            mail.wire = wire
+            after = following.envelope if following is not None else None
+            try:
+                mail.sent(await wire.send(mail.envelope, mail.body, self._timeout_s, after))
+            except Refused as refused:
+                mail.refused(_refusal(refused, mail.rcpt_to))
+        elif wire.announced:  # the relay waits for a mail that does not come
+            wire.abort()
+        if (wire.usable or wire.announced) and wire.sent < self._messages:
+            return wire
+        await wire.quit()
+        return None
 
     def _take(self) -> Wire | None:
         while self._idle:
@@ -151,36 +231,12 @@ class SmtpPool:
         return Wire(cast(asyncio.Transport, client.transport), dict(client.esmtp_extensions))
 
 
-def on_the_wire(data: bytes) -> bytes:
-    """A mail as DATA carries it, without the final dot: CRLF lines, leading dots doubled.
-
-    A finished mail passes through; only what needs it is rewritten. RFC 5321, 2.3.8 and 4.5.2.
-    """
-    if not _is_ready(data):
-        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-        data = (b"\r\n" + data).replace(b"\r\n.", b"\r\n..")[2:]
-    return data if data.endswith(b"\r\n") else data + b"\r\n"
-
-
-def _is_ready(data: bytes) -> bool:
-    """Whether every line ends with CRLF, no CR or LF stands alone, and no line starts with a dot.
-
-    One pass of numpy for each sign: a search for two bytes costs several times as much.
-    """
-    signs = np.frombuffer(b"\n" + data, np.uint8)
-    ends = np.flatnonzero(signs == LF)
-    if data.count(b"\r") != len(ends) - 1 or not (signs[ends[1:] - 1] == CR).all():
-        return False
-    starts = ends if ends[-1] < len(data) else ends[:-1]
-    return not (signs[starts + 1] == DOT).any()
-
-
 def _check_envelope(mail_from: str, rcpt_to: str) -> None:
     if UNSAFE_ADDRESS.search(mail_from) or UNSAFE_ADDRESS.search(rcpt_to):
         raise SendFailed("The envelope cannot be written.", "An address has a control character.")
 
 
-def _envelope(wire: Wire, mail_from: str, rcpt_to: str, body: bytes) -> tuple[bytes, bytes]:
+def _envelope(wire: Wire, mail_from: str, rcpt_to: str, body: bytes) -> Envelope:
     """The MAIL and the RCPT line, with the extensions that this mail needs and the server has."""
     options = ""
     if "size" in wire.extensions:

@@ -2,7 +2,8 @@
 
 Takes over the transport of a connected aiosmtplib client (which did EHLO, TLS and login), because
 that client parses one reply at a time and rewrites every body with regular expressions. Here MAIL,
-RCPT and DATA leave in one write where the server allows it (RFC 2920), bodies go out as they are.
+RCPT and DATA leave in one write where the server allows it (RFC 2920), and right behind the body of
+the mail before; bodies go out as they are.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from typing import Final
 
 REPLY_LIMIT: Final = 65_536  # bytes of one unfinished reply; a real one has a few hundred
 START_INPUT: Final = 354
+
+Envelope = tuple[bytes, bytes]  # the MAIL and the RCPT line
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Wire(asyncio.Protocol):
         self._sees_buffer = transport.get_extra_info("ssl_object") is None
         self._unsent = False  # bytes wait in the transport
         self._body_begun = False
+        self._body_left = False  # the kernel has its last byte
+        self._announced = False
         self._why_lost = ""
         self._heard = False  # a reply since the mail began
         self._pending = b""
@@ -76,27 +81,46 @@ class Wire(asyncio.Protocol):
         transport.set_protocol(self)
 
     @property
+    def pipelines(self) -> bool:
+        """Whether the server takes commands before it has answered those before."""
+        return "pipelining" in self.extensions
+
+    @property
+    def announced(self) -> bool:
+        """Whether the server knows the envelope of the next mail, which is to be sent here then."""
+        return self._announced and self._open
+
+    @property
     def usable(self) -> bool:
-        """Whether another mail may be sent: open, and no reply is waiting or outstanding."""
-        idle = not self._why_lost and not self._replies and not self._body_begun
-        return idle and not self._transport.is_closing()
+        """Whether any mail may be sent: open, and no reply is waiting or outstanding."""
+        return self._open and not (self._replies or self._body_begun or self._announced)
 
-    async def send(self, envelope: tuple[bytes, bytes], body: bytes, timeout_s: float) -> Reply:
-        """Send a mail: `envelope` is the MAIL and the RCPT line, `body` is dot-stuffed, ends CRLF.
+    @property
+    def _open(self) -> bool:
+        return not self._why_lost and not self._transport.is_closing()
 
+    async def send(
+        self, envelope: Envelope, body: bytes, timeout_s: float, following: Envelope | None = None
+    ) -> Reply:
+        """Send a mail; `body` is dot-stuffed and ends with CRLF.
+
+        `following` is the envelope of the mail that is sent here next, for a server that pipelines:
+        it leaves before this one is answered. When this one is refused, it may not have left.
         Raises Refused (the connection stays usable, except after 421) or Lost.
         """
         self._heard = False
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._overdue)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._transaction(envelope, body)
-        except TimeoutError:
-            self._heard = True  # it is there, only slow
-            self._give_up("the server took too long")
-            raise self._lost() from None
+            return await self._transaction(envelope, body, following)
         except asyncio.CancelledError:
             self._give_up("cancelled")
             raise
+        finally:
+            timer.cancel()
+
+    def _overdue(self) -> None:
+        self._heard = True  # it is there, only slow
+        self._give_up("the server took too long")
 
     def abort(self) -> None:
         """Close without a word."""
@@ -113,13 +137,17 @@ class Wire(asyncio.Protocol):
         finally:
             self._transport.abort()
 
-    async def _transaction(self, envelope: tuple[bytes, bytes], body: bytes) -> Reply:
-        if "pipelining" in self.extensions:
+    async def _transaction(
+        self, envelope: Envelope, body: bytes, following: Envelope | None
+    ) -> Reply:
+        if self.pipelines:
             await self._open_pipelined(envelope)
         else:
             await self._open_stepwise(envelope)
-        self._body_begun = True
-        self._transport.writelines([body, b".\r\n"])
+        self._give(body)
+        # Only when nothing of the body waits here: or nobody could tell whether all of it has left.
+        if following is not None and self._body_left:
+            self._announce(following)
         reply = await self._reply()
         self._body_begun = False
         self.sent += 1
@@ -127,9 +155,22 @@ class Wire(asyncio.Protocol):
             raise self._refused("body", reply)
         return reply
 
-    async def _open_pipelined(self, envelope: tuple[bytes, bytes]) -> None:
+    def _give(self, body: bytes) -> None:
+        if not self._open:
+            raise self._lost()
+        self._body_begun, self._body_left = True, False
+        self._transport.writelines([body, b".\r\n"])
+        self._body_left = not self._unsent
+
+    def _announce(self, envelope: Envelope) -> None:
         mail, rcpt = envelope
         self._write(mail + rcpt + b"DATA\r\n")
+        self._announced = True
+
+    async def _open_pipelined(self, envelope: Envelope) -> None:
+        if not self._announced:
+            self._announce(envelope)
+        self._announced = False
         replies = [("MAIL", await self._reply()), ("RCPT", await self._reply())]
         data = await self._reply()
         bad = next(((step, reply) for step, reply in replies if not reply.positive), None)
@@ -140,7 +181,7 @@ class Wire(asyncio.Protocol):
         step, reply = bad or ("DATA", data)
         raise await self._reset(step, reply)
 
-    async def _open_stepwise(self, envelope: tuple[bytes, bytes]) -> None:
+    async def _open_stepwise(self, envelope: Envelope) -> None:
         mail, rcpt = envelope
         for step, command in (("MAIL", mail), ("RCPT", rcpt), ("DATA", b"DATA\r\n")):
             reply = await self._command(command)
@@ -182,9 +223,8 @@ class Wire(asyncio.Protocol):
         return self._replies.popleft()
 
     def _lost(self) -> Lost:
-        """The dot is the last byte: while anything waits in the transport, it cannot be out."""
-        complete = self._body_begun and not (self._unsent and self._sees_buffer)
-        return Lost(self._why_lost, complete, stale=not self._heard)
+        complete = self._body_begun and (self._body_left or not self._sees_buffer)
+        return Lost(self._why_lost or "the connection closed", complete, stale=not self._heard)
 
     def _give_up(self, why: str) -> None:
         self._why_lost = self._why_lost or why
@@ -202,7 +242,9 @@ class Wire(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Called by the transport when the kernel took every byte."""
         # After abort the transport forgets its buffer: that is not the same as having sent it.
-        self._unsent = self._unsent and bool(self._why_lost)
+        if not self._why_lost:
+            self._unsent = False
+            self._body_left = self._body_begun
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport: collect lines into replies."""
