@@ -10,11 +10,12 @@ import re
 from base64 import b32encode
 from binascii import b2a_base64, b2a_qp
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from render.headers import address, clean, display_name, unstructured
 from render.views import RecipientView, Rendered
 
 _LINE: Final = 76  # of base64, RFC 2045 6.8
+_WRAPPED: Final = np.dtype([("line", f"V{_LINE}"), ("end", "V2")])  # copied whole, not by byte
 _MESSAGE_ID: Final = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]+@[\x21-\x3b\x3d\x3f-\x7e]+>")
 
 
@@ -74,24 +76,26 @@ class Assembler:
         """
         if not _MESSAGE_ID.fullmatch(message_id):
             raise ConfigError(f"{message_id!r} is no Message-ID", todo="use message_id()")
-        boundary = b"=_" + hashlib.sha256(message_id.encode()).hexdigest()[:32].encode()
+        boundary = "=_" + hashlib.sha256(message_id.encode()).hexdigest()[:32]
         name = display_name(recipient.first_name)
         to = address(recipient.email)
-        lines = (
-            self._shared,
+        head = (
             f"To: {name}<{to}>\r\n" if name else f"To: {to}\r\n",
             f"Subject: {unstructured('Subject', rendered.subject)}\r\n",
-            f"Date: {format_datetime(date)}\r\n",
+            f"Date: {_date(date, date.utcoffset())}\r\n",
             f"Message-ID: {message_id}\r\n",
             self._unsubscribe(unsubscribe_url),
-            f'Content-Type: multipart/alternative;\r\n boundary="{boundary.decode()}"\r\n\r\n',
+            f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n',
+            _part(boundary, "plain", "quoted-printable"),
         )
         return b"".join(
             (
-                *(line if isinstance(line, bytes) else line.encode("ascii") for line in lines),
-                *_part(boundary, b"plain", b"quoted-printable", quoted_printable(rendered.text)),
-                *_part(boundary, b"html", b"base64", base64_lines(rendered.html)),
-                b"--%b--\r\n" % boundary,
+                self._shared,
+                "".join(head).encode("ascii"),
+                quoted_printable(rendered.text),
+                f"\r\n{_part(boundary, 'html', 'base64')}".encode("ascii"),
+                *base64_lines(rendered.html),
+                f"\r\n--{boundary}--\r\n".encode("ascii"),
             )
         )
 
@@ -120,14 +124,14 @@ def return_path(message_id: str, domain: str) -> str:
     return f"bounces+{message_id[1:].split('@')[0]}@{domain}"
 
 
-def base64_lines(text: str) -> bytes:
-    """A text as base64 in lines of 76, its own line ends made CRLF."""
+def base64_lines(text: str) -> tuple[bytes, bytes]:
+    """A text as base64 in lines of 76, its own line ends made CRLF: whole lines, and the last."""
     data = b2a_base64(_canonical(text), newline=False)
     whole = len(data) // _LINE
-    lines = np.empty((whole, _LINE + 2), np.uint8)
-    lines[:, :_LINE] = np.frombuffer(data, np.uint8, whole * _LINE).reshape(whole, _LINE)
-    lines[:, _LINE:] = (13, 10)
-    return lines.tobytes() + data[whole * _LINE :]
+    lines = np.empty(whole, _WRAPPED)
+    lines["line"] = np.frombuffer(data, _WRAPPED["line"], whole)
+    lines["end"] = np.void(b"\r\n")
+    return lines.tobytes(), data[whole * _LINE :]
 
 
 def quoted_printable(text: str) -> bytes:
@@ -143,12 +147,17 @@ def _canonical(text: str) -> bytes:
     return data if data.endswith(b"\r\n") else data + b"\r\n"
 
 
-def _part(boundary: bytes, kind: bytes, encoding: bytes, body: bytes) -> tuple[bytes, ...]:
-    head = (
-        b"--%b\r\nContent-Type: text/%b; charset=utf-8\r\n"
-        b"Content-Transfer-Encoding: %b\r\n\r\n" % (boundary, kind, encoding)
+def _part(boundary: str, kind: str, encoding: str) -> str:
+    return (
+        f"--{boundary}\r\nContent-Type: text/{kind}; charset=utf-8\r\n"
+        f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
     )
-    return head, body, b"\r\n"
+
+
+@lru_cache(maxsize=64)
+def _date(moment: datetime, offset: timedelta | None) -> str:
+    """The same for a whole chunk. Equal moments of two zones are written in two ways."""
+    return format_datetime(moment)
 
 
 def _mailbox(name: str, email: str) -> Address:

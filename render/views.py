@@ -22,16 +22,16 @@ class ItemView:
     reason: str = ""
     live_url: str = ""  # picture of price and stock as they are when the mail is opened
 
-    def because(self, reason: str, url: str = "") -> "ItemView":
-        """The same item for another recipient: another reason, another tracked link."""
+    def linked(self, url: str) -> "ItemView":
+        """The same item with the tracked link of a recipient."""
         return ItemView(  # dataclasses.replace costs three times as much, and a mail has five
             self.item_id,
             self.title,
             self.price,
             self.image_url,
-            url or self.url,
+            url,
             self.category,
-            reason,
+            self.reason,
             self.live_url,
         )
 

@@ -6,6 +6,7 @@ rendered is one broken recipient, not a lost chunk. Runs without Ray.
 
 import time
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +77,7 @@ class MailMaker:
         facts = (messages, copy, gaps, bought, curious, self._catalogue)
         keep = made_of and sent
         records = records_of(chunk, picked, made_of, made, *facts) if keep else None
+        item_ids = self._item_ids(rows)
         render_ms = (time.perf_counter() - started) * 1e3
         recipients = chunk.recipients
         check = chunk.request.mode is Mode.CHECK
@@ -86,7 +88,7 @@ class MailMaker:
             message_ids=[mail.message_id for mail in mails],
             messages=messages,
             slates=lines(picked.slates, made),
-            item_ids=[self._item_ids(rows[i]) for i in made],
+            item_ids=[item_ids[i] for i in made],
             titles=[self._titles(rows[i]) for i in made] if check else [],
             bought=[titles_of(bought[i], self._catalogue) for i in made] if check else [],
             withheld=chunk.withheld,
@@ -97,7 +99,7 @@ class MailMaker:
             rendered=[mail.rendered for mail in mails] if check else [],
             removed=picked.removed,
             copy=[
-                chosen + self._drawn(rows[i], picked.chances[i], recipients.segments[i])
+                chosen + _drawn(item_ids[i], picked.chances[i], recipients.segments[i])
                 for chosen, i in zip(copy, made, strict=True)
             ],
             waiting=chunk.waiting,
@@ -124,7 +126,7 @@ class MailMaker:
         return Recommended(
             user_ids=chunk.recipients.user_ids,
             slates=picked.slates,
-            item_ids=[self._item_ids(line) for line in rows],
+            item_ids=self._item_ids(rows),
             titles=[self._titles(line) for line in rows],
             bought=[titles_of(line, self._catalogue) for line in bought],
             model_version=picked.model_version,
@@ -132,17 +134,17 @@ class MailMaker:
             took_ms=chunk.took_ms | picked.took_ms,
         )
 
-    def _drawn(
-        self, rows: npt.NDArray[np.int32], chance: float, segment: str
-    ) -> tuple[Chosen, ...]:
-        """The items of a mail that were drawn, for the log of chances."""
-        if not chance:
-            return ()
-        return in_places(self._item_ids(rows), float(chance), segment)
-
-    def _item_ids(self, rows: npt.NDArray[np.int32]) -> list[str]:
-        return [str(self._catalogue.item_ids[row]) for row in rows if row >= 0]
+    def _item_ids(self, rows: npt.NDArray[np.int32]) -> list[list[str]]:
+        """Item ids of each line of rows [n, k], without the empty places."""
+        filled = rows >= 0
+        ids = iter(self._catalogue.item_ids[rows[filled]].tolist())
+        return [list(islice(ids, count)) for count in filled.sum(axis=1).tolist()]
 
     def _titles(self, rows: npt.NDArray[np.int32]) -> list[str]:
         titles = self._catalogue.frame["title"]
         return [titles[row] or "" for row in rows.tolist() if row >= 0]
+
+
+def _drawn(item_ids: list[str], chance: float, segment: str) -> tuple[Chosen, ...]:
+    """The items of a mail that were drawn, for the log of chances."""
+    return in_places(item_ids, float(chance), segment) if chance else ()

@@ -11,7 +11,6 @@ from reco.features.history import Histories, cutoff_day
 from reco.features.pairs import pairs
 from reco.models.slates import Reason, Slates
 from serve.chunks import FeatureChunk
-from serve.rows import some
 
 MOST_DAYS = 366  # a longer gap is no habit
 
@@ -21,13 +20,13 @@ def repeat_gaps(chunk: FeatureChunk, slates: Slates) -> npt.NDArray[np.int64]:
 
     Unknown too for those whose precomputed slate spared us their history.
     """
-    repeats = slates.reasons == Reason.REPEAT
-    gaps = np.zeros(slates.items.shape, np.int64)
-    wanted = repeats.any(axis=1) & (np.diff(chunk.histories.offsets) > 0)
-    if wanted.any():
-        histories = some(chunk.histories, wanted)
-        gaps[wanted] = _gaps(histories, cutoff_day(chunk.now), slates.items[wanted])
-    return np.where(repeats, gaps, 0)
+    items = np.where(slates.reasons == Reason.REPEAT, slates.items, np.uint64(0))
+    known = pairs(_about(items, chunk.histories), cutoff_day(chunk.now))
+    days = np.nan_to_num(known.mean_gap, nan=0.0).round().clip(0, MOST_DAYS).astype(np.int64)
+    pair, place = np.nonzero(items[known.owner] == known.item[:, None])
+    gaps = np.zeros(items.shape, np.int64)
+    gaps[known.owner[pair], place] = days[pair]
+    return gaps
 
 
 def bought_rows(slates: Slates, catalogue: Catalogue) -> npt.NDArray[np.int32]:
@@ -44,15 +43,11 @@ def titles_of(rows: npt.NDArray[np.int32], catalogue: Catalogue) -> list[str]:
     return [titles[row] or "" if row >= 0 else "" for row in rows.tolist()]
 
 
-def _gaps(
-    histories: Histories, as_of_day: int, items: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.int64]:
-    known = pairs(histories, as_of_day)
-    days = np.nan_to_num(known.mean_gap, nan=0.0).round().clip(0, MOST_DAYS).astype(np.int64)
-    out = np.zeros(items.shape, np.int64)
-    for i, (start, end) in enumerate(zip(known.offsets[:-1], known.offsets[1:], strict=True)):
-        mine = known.item[start:end]
-        at = np.searchsorted(mine, items[i]).clip(max=max(len(mine) - 1, 0))
-        if len(mine):
-            out[i] = np.where(mine[at] == items[i], days[start:end][at], 0)
-    return out
+def _about(items: npt.NDArray[np.uint64], histories: Histories) -> Histories:
+    """Of each history only what tells of the subscriber's own items [n, k]: very little of it."""
+    owner, item = histories.owner, histories.records["item"]
+    about = np.zeros(len(owner), bool)
+    for column in items.T:
+        about |= column[owner] == item
+    kept = np.flatnonzero(about)
+    return Histories.of(owner[kept], histories.records[kept], len(histories))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -109,14 +110,14 @@ class Workshop:
         taken = {view.item_id for view in views}
         if i in recipients.refused:  # the block is the same for all, and may show what they refuse
             popular = ()
-        others = [view for view in popular if view.item_id not in taken][:POPULAR_SHOWN]
+        others = (view for view in popular if view.item_id not in taken)
         context = {
             "unsubscribe_url": unsubscribe,
             "preferences_url": self._link(LinkKind.PREFERENCES, delivery),
             "countdown_url": self._countdown,
             "interests": self._interests(delivery) if shown.curious else (),
             "open_url": self._link(LinkKind.OPEN, delivery) if tracked else "",
-            "popular": others,
+            "popular": list(islice(others, POPULAR_SHOWN)),
             "sent_at": now,
         }
         chosen = self._chosen(person)

@@ -1,7 +1,7 @@
 """Messages filled in by bytes read the same as those that the standard library builds slowly."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_bytes, policy
 from email.header import decode_header, make_header
 from email.headerregistry import Address
@@ -227,3 +227,18 @@ def test_a_bounce_finds_its_mail_by_the_return_path():
         "bounce.shop.example",
     )
     assert len(local) <= 64
+
+
+def test_a_moment_is_written_in_its_own_zone_even_after_another_one():
+    mails = [
+        Assembler(SENDER).assemble(
+            RecipientView("u", "a@example.com"), Rendered("s", "", "h", "t"), ID, URL, date
+        )
+        for date in (DATE, DATE.astimezone(timezone(timedelta(hours=2))), DATE)
+    ]
+
+    assert [message_from_bytes(mail)["Date"] for mail in mails] == [
+        "Tue, 24 Nov 2026 09:30:00 +0000",
+        "Tue, 24 Nov 2026 11:30:00 +0200",
+        "Tue, 24 Nov 2026 09:30:00 +0000",
+    ]
