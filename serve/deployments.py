@@ -2,8 +2,11 @@
 
 The fourth, the Scorer, is a module of its own: only its replicas import torch.
 
-Methods are plain functions, so Serve runs each call in a thread and the replica keeps answering.
+Each call works in a thread, so that the replica keeps answering: one of asyncio's, which stay;
+those that Serve starts for a plain method do not outlive its call.
 """
+
+import asyncio
 
 from reco.rules.caps import Caps
 from reco.rules.contact import Contacts
@@ -46,8 +49,11 @@ class Features:
             Contact(Contacts(stores.redis)),
         )
 
-    def read(self, request: Request) -> FeatureChunk:
+    async def read(self, request: Request) -> FeatureChunk:
         """See serve.reading.Reader.read."""
+        return await asyncio.to_thread(self._read, request)
+
+    def _read(self, request: Request) -> FeatureChunk:
         chunk = self._reader.read(request)
         self._meters.stage("features", chunk.took_ms["features"], len(request.deliveries))
         self._meters.withheld([person.reason for person in chunk.withheld])
@@ -63,11 +69,14 @@ class Rules:
         shelf = Shelf(stores.lake, stores.catalogue)
         self._picker = Picker(stores.catalogue, stores.online, Caps(stores.redis), shelf)
 
-    def pick(
+    async def pick(
         self, chunk: FeatureChunk, scored: ScoredChunk | None, fallback: str = ""
     ) -> PickedChunk:
         """See serve.picking.Picker.pick; without a scored chunk `fallback` says why."""
-        picked = self._picker.pick(chunk, scored or unscored(chunk, fallback))
+        return await asyncio.to_thread(self._pick, chunk, scored or unscored(chunk, fallback))
+
+    def _pick(self, chunk: FeatureChunk, scored: ScoredChunk) -> PickedChunk:
+        picked = self._picker.pick(chunk, scored)
         self._meters.stage("rules", picked.took_ms["rules"], len(chunk.recipients))
         self._meters.picks(picked.slates)
         self._meters.fallback(picked.fallback, len(chunk.recipients))
@@ -82,13 +91,16 @@ class Renderer:
         self._meters = Meters()
         self._maker = MailMaker(stores.catalogue, stores.services, Archive(stores.lake))
 
-    def make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
+    async def make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
         """See serve.assembling.MailMaker.make."""
+        return await asyncio.to_thread(self._make, chunk, picked)
+
+    async def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:
+        """See serve.assembling.MailMaker.describe."""
+        return await asyncio.to_thread(self._maker.describe, chunk, picked)
+
+    def _make(self, chunk: FeatureChunk, picked: PickedChunk) -> Assembled:
         assembled = self._maker.make(chunk, picked)
         self._meters.stage("renderer", assembled.took_ms["renderer"], len(chunk.recipients))
         self._meters.assembled(len(assembled))
         return assembled
-
-    def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:
-        """See serve.assembling.MailMaker.describe."""
-        return self._maker.describe(chunk, picked)

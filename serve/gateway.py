@@ -37,7 +37,7 @@ from serve.single import Ask, Outcome, SingleSends, by_campaign
 from serve.stores import Stores
 
 GATHERED: Final = 128  # single sends in a chunk
-GATHER_S: Final = 0.003  # how long the first one waits for others, when nothing is under way
+GATHER_S: Final = 0.008  # how long a group waits for others: clients that were just answered
 GROUPS_AT_ONCE: Final = 2  # more would be smaller: a group costs as much as twenty of its mails
 
 

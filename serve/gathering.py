@@ -34,7 +34,7 @@ class Gathering(Generic[Ask, Answer]):
 
     work    makes the calls of a group: an answer for each, in order
     least   a group this small is not shared out
-    wait_s  how long the first call waits for others when nothing is under way
+    wait_s  how long a group waits for others once it could begin
     size    what a call counts for against `most`; a larger one goes alone
     """
 
@@ -63,9 +63,13 @@ class Gathering(Generic[Ask, Answer]):
         loop = asyncio.get_running_loop()
         waiting = _Waiting[Ask, Answer](ask, loop.create_future())
         self._waiting.append(waiting)
-        if self._timer is None and len(self._groups) < self._at_once:
-            self._timer = loop.call_later(self._wait_s, self._start)
+        self._soon()
         return await waiting.answer
+
+    def _soon(self) -> None:
+        """Let the next groups begin in a moment, when somebody waits and there is a place."""
+        if self._timer is None and self._waiting and len(self._groups) < self._at_once:
+            self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._start)
 
     def _start(self) -> None:
         """Begin the next groups, as far as there are calls and places for them."""
@@ -102,7 +106,7 @@ class Gathering(Generic[Ask, Answer]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._groups[task]
-        self._start()
+        self._soon()  # whoever was just answered may ask again, and then joins this group
 
 
 async def by_group(

@@ -56,6 +56,20 @@ async def test_whoever_waits_while_all_places_are_taken_joins_one_next_group():
     assert work.most_under_way == 1
 
 
+async def test_who_asks_again_when_answered_joins_those_who_wait():
+    work = Worker()
+    gathering = Gathering(work, most=10, wait_s=0.02, at_once=1)
+    first = await asked(gathering, 1, 2)
+    later = await asked(gathering, 3)
+    work.go.set()
+
+    await asyncio.gather(*first)
+    again = await gathering.ask(4)
+
+    assert [again, await later[0]] == [8, 6]
+    assert work.groups == [[1, 2], [3, 4]]
+
+
 async def test_what_is_too_much_for_one_group_takes_the_free_place_too():
     work = Worker()
     gathering = Gathering(work, most=3, wait_s=0.001, at_once=2)
@@ -76,7 +90,7 @@ async def test_groups_under_way_share_the_calls_evenly():
     work.go.set()
 
     assert await asyncio.gather(*few, *many) == [2 * i for i in range(1, 10)]
-    assert [len(group) for group in work.groups] == [1, 5, 3]
+    assert [len(group) for group in work.groups] == [1, 5, 2, 1]
 
 
 async def test_large_calls_count_for_more_and_the_largest_goes_alone():
