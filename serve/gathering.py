@@ -8,6 +8,7 @@ share the calls evenly.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Generic, TypeVar
@@ -75,7 +76,9 @@ class Gathering(Generic[Ask, Answer]):
         """Begin the next groups, as far as there are calls and places for them."""
         self._timer = None
         while len(self._groups) < self._at_once and (group := self._next()):
-            task = asyncio.get_running_loop().create_task(self._run(group))
+            # In a context of its own: when a client hangs up, Ray Serve ends whatever was called in
+            # the context of its request, and a group belongs to none of its callers alone.
+            task = asyncio.create_task(self._run(group), context=Context())
             self._groups[task] = sum(self._size(one.ask) for one in group)
             task.add_done_callback(self._ended)
 

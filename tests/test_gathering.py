@@ -1,6 +1,7 @@
 """Calls that are made together, in groups that close when they start."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 
@@ -128,6 +129,24 @@ async def test_nothing_is_done_for_who_has_gone_before_it_began():
     assert work.groups == [[1], [3]]
     with pytest.raises(asyncio.CancelledError):
         await gone
+
+
+async def test_a_group_belongs_to_none_of_its_callers():
+    request = ContextVar("request", default="nobody")  # Ray Serve cancels by such a one
+    work, seen = Worker(), []
+
+    async def noted(asks):
+        seen.append(request.get())
+        return await work(asks)
+
+    gathering = Gathering(noted, most=2, wait_s=0.001, at_once=1)
+    request.set("the first of them")
+    gone, stays, next_group = await asked(gathering, 1, 2, 3)
+    gone.cancel()
+    work.go.set()
+
+    assert await asyncio.gather(stays, next_group) == [4, 6]
+    assert seen == ["nobody", "nobody"]
 
 
 async def test_what_breaks_one_group_is_no_answer_of_another():
