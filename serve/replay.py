@@ -37,7 +37,7 @@ from serve.workshop import Mail, Shown, Workshop
 class Replay:
     """What was decided for a mail, and the mail.
 
-    same  whether these are the bytes that were sent; if not, `changed` says what has changed
+    same  whether these are the bytes that were sent; if not, `changed` says why
     """
 
     page: Path
@@ -80,7 +80,9 @@ def write_replay(
     bundle = archive.bundle(record["made_of"])
     catalogue = archive.catalogue(bundle.catalogue)
     mail = _made_again(record, bundle, catalogue, archive, services)
-    same = xxhash.xxh3_64_intdigest(mail.message) == record["message_hash"]
+    changed = _other_attempt(record, row)
+    if xxhash.xxh3_64_intdigest(mail.message) != record["message_hash"]:
+        changed += _changed(bundle, services)
     made = _assembled(record, mail, catalogue)
     spec = _loadable(bundle, bundle.campaign["template"])
     user = recipient_of(row.user_id)
@@ -94,8 +96,8 @@ def write_replay(
         campaign=row.campaign_id,
         user_id=user,
         state=row.state,
-        same=same,
-        changed=[] if same else _changed(bundle, services),
+        same=not changed,
+        changed=changed,
         arm=record["arm"],
         propensity=record["propensity"],
         model=record["model"],
@@ -227,6 +229,16 @@ def _candidates(record: dict[str, Any], catalogue: Catalogue) -> list[str]:
 
 def _word(code: IntEnum) -> str:
     return code.name.lower()
+
+
+def _other_attempt(record: dict[str, Any], row: Row[Any]) -> list[str]:
+    """Whether the ledger knows of a later claim, which may have sent other bytes."""
+    if record["fence"] == row.fence:
+        return []
+    return [
+        f"This is what claim {record['fence']} made; the last one was {row.fence}, "
+        "whose sender wrote no record."
+    ]
 
 
 def _changed(bundle: Bundle, services: Services) -> list[str]:

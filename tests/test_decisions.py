@@ -15,7 +15,7 @@ from reco.campaigns.decisions import DecisionLog, files, records
 from reco.campaigns.delivery import HandOff, Settled, State
 from reco.campaigns.forgetting import forget
 from reco.campaigns.ledger import Ledger
-from reco.database import SUBSCRIBERS
+from reco.database import DELIVERIES, SUBSCRIBERS
 from reco.embedded import Services
 from reco.errors import NotFound
 from reco.events.lake import Lake
@@ -157,6 +157,20 @@ def test_the_last_attempt_counts(world):
     assert len(files(lake, "spring")) == 2
     assert len(records(lake, "spring")) == len(MAILED)
     assert records(lake, "spring", made.deliveries[1])["fence"].to_list() == [10_000_000]
+
+
+def test_the_record_of_an_earlier_attempt_is_not_taken_for_what_was_sent(world, tmp_path):
+    sent(world)
+    assert again(world, "spring/u10", tmp_path).same
+    with world.engine.begin() as connection:  # tried again by a sender that died before it wrote
+        tried = update(DELIVERIES).where(DELIVERIES.c.user_id == "u10")
+        connection.execute(tried.values(fence=DELIVERIES.c.fence + 1))
+
+    replay = again(world, "spring/u10", tmp_path)
+
+    assert not replay.same
+    assert len(replay.changed) == 1
+    assert "whose sender wrote no record" in replay.changed[0]
 
 
 def test_fates_follow_the_rules_and_change_nothing():
