@@ -1,23 +1,29 @@
 """Single sends: mails that somebody asks for one by one, gathered at the door, sent by the chunk.
 
 They go through the ledger like a campaign's: a delivery is sent once, and asking again tells how it
-ended. Takes a group of asks, gives a state for each.
+ended. Nobody but who asks again has one sent that was deferred, once it is due, or whose replica
+died before it. Takes a group of asks, gives a state for each.
 """
 
 import asyncio
+import math
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from reco.campaigns.campaign import Campaign
-from reco.campaigns.delivery import delivery_id, recipient_of
+from reco.campaigns.delivery import Claim, delivery_id, recipient_of
 from reco.campaigns.ledger import Ledger
 from reco.database import DELIVERIES
 from serve.audience import assigned_arms
 from serve.sender import Sender
+
+RECOVER_S: Final = 5.0  # between two looks for what dead replicas left of a campaign
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class SingleSends:
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self._engine = engine
         self._ledger = ledger
+        self._recovered_at: dict[str, float] = {}  # by campaign
 
     async def send(self, sender: Sender, campaign: Campaign, asks: Sequence[Ask]) -> list[Outcome]:
         """Send what was not sent before; gives the outcome of each ask, in order.
@@ -78,12 +85,20 @@ class SingleSends:
         deliveries = [ask.delivery for ask in asks]
         users = [ask.user_id for ask in asks]
         arms = dict(zip(deliveries, assigned_arms(campaign, users), strict=True))
-        claim = await asyncio.to_thread(self._ledger.take, campaign.id, list(arms.items()))
+        claim = await asyncio.to_thread(self._take, campaign.id, list(arms.items()))
         if len(claim):
             await sender.send_chunk(claim)
             sender.take_timings()  # nobody else does, and they would pile up
         found = await asyncio.to_thread(self._outcomes, campaign.id, deliveries)
         return [found[delivery] for delivery in deliveries]
+
+    def _take(self, campaign_id: str, rows: Sequence[tuple[str, str]]) -> Claim:
+        """Claim what was not sent before, also when it is a dead replica's; most have no driver."""
+        now = time.monotonic()
+        if now - self._recovered_at.get(campaign_id, -math.inf) >= RECOVER_S:
+            self._recovered_at[campaign_id] = now
+            self._ledger.recover(campaign_id)
+        return self._ledger.take(campaign_id, rows)
 
     def _outcomes(self, campaign_id: str, deliveries: Sequence[str]) -> dict[str, Outcome]:
         c = DELIVERIES.c

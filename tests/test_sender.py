@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from reco.campaigns.decisions import DecisionLog, files, records
+from reco.campaigns.delivery import HandOff
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.receivers import Receivers
 from reco.campaigns.smtp import SmtpPool
@@ -31,6 +32,7 @@ from serve.picking import showing_of
 from serve.replay import write_replay
 from serve.sender import Sender
 from serve.senders import SenderOrder
+from serve.single import Ask, SingleSends
 from tests.name_server import running_name_server
 from tests.small_world import MAILED, USERS, WITHHELD, World, campaign, small_world
 from tests.smtpd import SmtpSink
@@ -480,3 +482,17 @@ async def test_every_mail_that_was_tried_leaves_a_record_by_which_it_is_made_aga
         out = tmp_path / f"{user}.html"
         replay = write_replay(f"spring/{user}", world.services, lake, world.engine, out)
         assert (replay.same, replay.message.read_bytes()) == (True, mail.content)
+
+
+async def test_asking_again_sends_what_a_dead_replica_had_only_claimed(post, smtp_sink):
+    campaign_id = post.campaign.id
+    dead = post.ledger.take(campaign_id, [("u05", "personal"), ("u06", "personal")], lease_s=0)
+    post.ledger.hand_off(campaign_id, dead.fence, [HandOff("u06", "<m>", 1, [], [], [], 1)], 0)
+
+    async with post.sender() as sender:
+        sends = SingleSends(post.world.engine, post.ledger)
+        asks = [Ask(post.campaign, user) for user in ("u05", "u06")]
+        found = await sends.send(sender, post.campaign, asks)
+
+    assert [outcome.state for outcome in found] == ["accepted", "uncertain"]
+    assert recipients(smtp_sink) == ["u05"]
