@@ -6,20 +6,25 @@ decision record a mail can be made again (serve.replay), whatever has changed si
 
 import hmac
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, Final
 from zipfile import ZipFile, ZipInfo
 
 import polars as pl
+import structlog
 
 from reco import __version__
 from reco.campaigns.decisions import FOLDER, put
+from reco.campaigns.forgetting import GRACE
 from reco.catalogue import Catalogue
 from reco.embedded import Services
 from reco.errors import NotFound
@@ -30,6 +35,12 @@ from render.compile import template_folder
 from render.sources import folder_version
 from serve.segments import campaign_of
 
+log = structlog.get_logger()
+
+# Upkeep takes what is older than GRACE and has no record yet; mails may be on their way.
+RENEWED: Final = GRACE / 2
+KEPT_AGAIN_S: Final = 3_600.0
+TRIED_AGAIN_S: Final = 60.0
 # Columns of an item that a reader can see; a change of stock makes no new version.
 SEEN: Final = ("item_id", "title", "category", "price", "currency", "url", "image_url")
 
@@ -106,8 +117,14 @@ class Archive:
         return version
 
     def _has(self, *parts: str) -> bool:
-        path = self._lake.path(FOLDER, *parts)
-        return bool(self._lake.filesystem.get_file_info(path).is_file)
+        """Whether it is kept; a file that upkeep could soon take is written anew, for its time."""
+        info = self._lake.filesystem.get_file_info(self._lake.path(FOLDER, *parts))
+        if info.is_file and info.mtime is not None and info.mtime < datetime.now(UTC) - RENEWED:
+            try:
+                self._write(self._read(*parts), *parts)
+            except NotFound:  # upkeep was faster
+                return False
+        return bool(info.is_file)
 
     def _read(self, *parts: str) -> bytes:
         try:
@@ -122,6 +139,34 @@ class Archive:
 
     def _write(self, content: bytes, *parts: str) -> None:
         put(self._lake, content, *parts)
+
+
+class Keeping:
+    """Keeps what a campaign's mails are made of for as long as such mails are made.
+
+    A replica lives for weeks, and upkeep comes every night. Threads may share it.
+    """
+
+    def __init__(
+        self, keep: Callable[[], str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._keep = keep
+        self._clock = clock
+        self._lock = Lock()
+        self._due = clock()
+        self._made_of = ""
+
+    def made_of(self) -> str:
+        """The hash under which it is kept; "" while the lake does not take it."""
+        with self._lock:
+            if self._clock() >= self._due:
+                try:
+                    self._made_of = self._keep()
+                    self._due = self._clock() + KEPT_AGAIN_S
+                except OSError as error:
+                    log.warning("what mails are made of is not kept", why=str(error))
+                    self._due = self._clock() + TRIED_AGAIN_S
+            return self._made_of
 
 
 def fingerprints(services: Services) -> dict[str, str]:

@@ -5,19 +5,18 @@ rendered is one broken recipient, not a lost chunk. Runs without Ray.
 """
 
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 
 from reco.campaigns.variants import Chosen, in_places
 from reco.catalogue import Catalogue
 from reco.embedded import Services
 from reco.errors import RecoError
 from reco.models.slates import Rung
-from serve.archive import Archive
+from serve.archive import Archive, Keeping
 from serve.chunks import (
     Assembled,
     FeatureChunk,
@@ -30,8 +29,6 @@ from serve.gaps import bought_rows, repeat_gaps, titles_of
 from serve.recording import records_of
 from serve.rows import lines
 from serve.workshop import Mail, Shown, Workshop
-
-log = structlog.get_logger()
 
 KEPT_CAMPAIGNS = 16
 
@@ -54,7 +51,7 @@ class MailMaker:
         Raises NotFound or TemplateError when the campaign's template cannot be used at all.
         """
         started = time.perf_counter()
-        workshop, made_of = self._workshop(chunk.request.campaign)
+        workshop, kept = self._workshop(chunk.request.campaign)
         popular = workshop.popular(picked.popular)
         rows = self._catalogue.index.rows(picked.slates.items)
         gaps = repeat_gaps(chunk, picked.slates)
@@ -75,8 +72,8 @@ class MailMaker:
         copy = [mail.copy for mail in mails]
         messages = [mail.message for mail in mails]
         facts = (messages, copy, gaps, bought, curious, self._catalogue)
-        keep = made_of and sent
-        records = records_of(chunk, picked, made_of, made, *facts) if keep else None
+        made_of = kept.made_of() if kept and sent else ""  # a check may be a day before the send
+        records = records_of(chunk, picked, made_of, made, *facts) if made_of else None
         item_ids = self._item_ids(rows)
         render_ms = (time.perf_counter() - started) * 1e3
         recipients = chunk.recipients
@@ -107,17 +104,13 @@ class MailMaker:
             fates=picked.fates[made],
         )
 
-    def _open(self, spec: bytes) -> tuple[Workshop, str]:
-        """What the mails of a campaign share, and the hash under which it is kept, "" nowhere."""
+    def _open(self, spec: bytes) -> tuple[Workshop, Keeping | None]:
+        """What the mails of a campaign share, and where it is kept."""
         workshop = Workshop(spec, self._catalogue, self._services)
         if self._archive is None:
-            return workshop, ""
-        try:
-            version = workshop.template_version
-            return workshop, self._archive.keep(spec, version, self._catalogue, self._services)
-        except OSError as error:
-            log.warning("mails go without decision records", why=str(error))
-            return workshop, ""
+            return workshop, None
+        shared = (workshop.template_version, self._catalogue, self._services)
+        return workshop, Keeping(partial(self._archive.keep, spec, *shared))
 
     def describe(self, chunk: FeatureChunk, picked: PickedChunk) -> Recommended:
         """The slates of a chunk in words, without a mail."""

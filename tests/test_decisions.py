@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from sqlalchemy import delete, update
 
+from reco.campaigns.campaign import Campaign
 from reco.campaigns.decisions import DecisionLog, files, records
 from reco.campaigns.delivery import HandOff, Settled, State
 from reco.campaigns.forgetting import forget
@@ -24,8 +25,10 @@ from reco.rules.fates import Fate, followed, settled
 from reco.rules.rules import RULES, Bought, RuleContext, apply
 from reco.subscribers.store import SubscriberStore
 from render.compile import STOCK
+from serve.archive import KEPT_AGAIN_S, TRIED_AGAIN_S, Archive, Keeping
 from serve.chunks import Assembled, Choice, Mode, Request
 from serve.replay import write_replay
+from serve.workshop import Workshop
 from tests.small_shop import ITEM_COUNT, SHOP, slates_of
 from tests.small_world import MAILED, TRACKED, World, campaign, items, small_world
 from tests.stages import Stages
@@ -38,12 +41,18 @@ def world(services: Services) -> Iterator[World]:
         yield world
 
 
-def sent(world: World, arm: str = "personal", users=MAILED, **changes: object) -> Assembled:
+def spec(wanted: Campaign) -> bytes:
+    return wanted.model_dump_json().encode()
+
+
+def sent(
+    world: World, arm: str = "personal", users=MAILED, stages=None, **changes: object
+) -> Assembled:
     """Mails of a campaign as a sender writes them down: in the ledger, and as records."""
     wanted = campaign(**changes)
-    spec = wanted.model_dump_json().encode()
     arms = [arm] * len(users)
-    made = Stages(world).assemble(Request(Choice.of(wanted), list(users), arms, Mode.SEND, spec))
+    request = Request(Choice.of(wanted), list(users), arms, Mode.SEND, spec(wanted))
+    made = (stages or Stages(world)).assemble(request)
     with Ledger(world.services.database_url) as ledger:
         ledger.enqueue(wanted.id, list(zip(users, arms, strict=True)))
         fence = ledger.claim(wanted.id, 1_000).fence
@@ -235,6 +244,64 @@ def test_old_records_leave_with_the_versions_that_only_they_were_made_of(world, 
     assert (done.expired, done.records, done.versions) == (len(MAILED), len(MAILED), 1)
     assert again(world, "summer/u10", tmp_path).same
     assert forget(lake, store.known).versions == 0
+
+
+def test_what_was_checked_a_day_before_the_send_is_still_kept(world, tmp_path):
+    stages, wanted = Stages(world), campaign()
+    checked = Request(
+        Choice.of(wanted), MAILED, ["personal"] * len(MAILED), Mode.CHECK, spec(wanted)
+    )
+    stages.assemble(checked)
+    age(world)
+    forget(Lake(world.services.lake), SubscriberStore(world.engine).known)
+
+    sent(world, stages=stages)
+
+    assert again(world, "spring/u10", tmp_path).same
+
+
+def test_what_a_replica_makes_mails_of_stays_though_no_record_is_left(world):
+    lake, now = Lake(world.services.lake), [0.0]
+    archive, services = Archive(lake), world.services
+    version = Workshop(spec(campaign()), world.catalogue, services).template_version
+    kept = Keeping(
+        lambda: archive.keep(spec(campaign()), version, world.catalogue, services), lambda: now[0]
+    )
+    made_of = kept.made_of()
+
+    age(world)
+    now[0] = KEPT_AGAIN_S
+    kept.made_of()
+    assert forget(lake, SubscriberStore(world.engine).known).versions == 0
+
+    age(world)
+    assert forget(lake, SubscriberStore(world.engine).known).versions == 3
+    now[0] = 2 * KEPT_AGAIN_S
+    assert kept.made_of() == made_of
+    assert archive.bundle(made_of).template == version
+
+
+def test_a_lake_that_is_away_is_asked_again():
+    now, answers = [0.0], iter([OSError("away"), "abc", OSError("away")])
+
+    def keep() -> str:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    kept = Keeping(keep, lambda: now[0])
+    found = []
+    for now[0] in (0, 1, TRIED_AGAIN_S, TRIED_AGAIN_S + 1, TRIED_AGAIN_S + KEPT_AGAIN_S):
+        found.append(kept.made_of())
+
+    assert found == ["", "", "abc", "abc", "abc"]
+
+
+def age(world: World) -> None:
+    """All that is kept was written long ago."""
+    for path in (Path(world.services.lake) / "decisions").rglob("*"):
+        os.utime(path, (0, 0))
 
 
 def test_upkeep_makes_one_file_a_day(world):
