@@ -175,9 +175,9 @@ class Driving:
             await asyncio.to_thread(self.give_back, [assembled.deliveries[i] for i in unsent])
         showing = showing_of(Choice.of(self.campaign), day_of(self.campaign.now()))
         if unsent and showing is not None:
-            users = [recipient_of(assembled.deliveries[i]) for i in unsent]
+            mails = [assembled.deliveries[i] for i in unsent]
             try:
-                await asyncio.to_thread(self.caps.forget, showing, users)
+                await asyncio.to_thread(self.caps.forget, showing, mails)
             except RecoError as error:
                 log.warning("showings are not given back", why=str(error))
         if self.returned is not None:

@@ -141,21 +141,21 @@ class Picker:
 
     def _chosen(self, chunk: FeatureChunk, slates: Slates, showing: Showing) -> Bools:
         """The caps' mask, reserved when the mails are for sending."""
-        choice, users = chunk.request.choice, chunk.recipients.user_ids
+        choice, mails = chunk.request.choice, chunk.recipients.deliveries
         reserve = chunk.request.mode is Mode.SEND
         cap, items, width = choice.rules.category_cap, slates.items, slates.items.shape[1]
         if cap is not None:
             of_category = Showing(showing.by, showing.day, cap.times, cap.days)
             keys = self._category_keys(items)
-            below = self._caps.choose(of_category, users, keys, width, reserve=False)
+            below = self._caps.choose(of_category, mails, keys, width, reserve=False)
             items = np.where(below | (keys == 0), items, 0)
         mask = first(items, choice.picks)
         if choice.rules.frequency_cap is not None:
-            mask = self._caps.choose(showing, users, items, choice.picks, reserve=reserve)
+            mask = self._caps.choose(showing, mails, items, choice.picks, reserve=reserve)
         if cap is not None and reserve:
             # Another campaign may have been faster since the look above.
             shown = np.where(mask, keys, 0)
-            granted = self._caps.choose(of_category, users, shown, width, reserve=True)
+            granted = self._caps.choose(of_category, mails, shown, width, reserve=True)
             mask &= granted | (keys == 0)
         return mask
 

@@ -173,6 +173,26 @@ def test_showings_are_counted_only_when_mails_are_for_sending(stages, world):
     assert not set(after.item_ids[0]) & set(sent.item_ids[0])
 
 
+def test_each_mail_of_a_campaign_counts_and_one_that_failed_gives_back_its_own(stages):
+    rules = {"frequency_cap": {"times": 1, "days": 7}}
+    mails = [delivery_id("u22", key) for key in ("mon", "tue", "wed")]
+    one, *rest = mails
+
+    made = stages.assemble(request([one], mode=Mode.SEND, rules=rules))
+    more = stages.assemble(request(rest, mode=Mode.SEND, rules=rules))
+    again = stages.assemble(request(mails, mode=Mode.SEND, rules=rules))
+
+    shown = made.item_ids + more.item_ids
+    assert len({item for items in shown for item in items}) == 9
+    assert again.item_ids == shown
+    showing = showing_of(
+        Choice("spring", 3, Rules.model_validate(rules)), day_of(datetime.now(UTC))
+    )
+    stages.picker._caps.forget(showing, [rest[0]])
+    other = stages.assemble(request(["u22"], rules=rules, campaign_id="summer"))
+    assert other.item_ids[0] == shown[1]
+
+
 def test_segments_look_at_profile_and_features(stages):
     segments = [
         {"name": "north", "when": {"region": "north"}},

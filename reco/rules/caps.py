@@ -3,8 +3,8 @@ campaigns.
 
 One Lua call a chunk checks and reserves together, so that two campaigns at once cannot both use the
 last showing; what was not sent is released. One hash a subscriber under tables.cap_key: item key
-(8 bytes) -> entries of 6 bytes, the UTC day (u16) and the hash of what showed it (u32). A second
-reservation by the same campaign costs nothing: a mail that is assembled again counts once.
+(8 bytes) -> entries of 6 bytes, the UTC day (u16) and the hash of the delivery that showed it
+(u32). A mail that is made again counts once; another mail of the same campaign counts like any.
 Only campaigns with a cap count their showings; these are forgotten after KEPT_DAYS, or after the
 longest window that has been asked for.
 """
@@ -19,6 +19,7 @@ import redis
 import xxhash
 from redis.commands.core import Script
 
+from reco.campaigns.delivery import recipient_of
 from reco.errors import ServiceUnavailable
 from reco.tables import cap_key, item_keys
 
@@ -29,17 +30,16 @@ Argument = bytes | int
 DAY_S: Final = 86_400
 KEPT_DAYS: Final = 92  # so that a campaign with a short window keeps what a longer one asks for
 
-# KEYS cap keys; ARGV times, last day that no longer counts, last day that is forgotten, entry,
-# picks, ttl (0 = look only), then the candidates of each key (8 bytes an item, zeros = none).
-# Gives a bit mask a key, low bit first.
+# KEYS cap keys; ARGV times, last day that no longer counts, last day that is forgotten, today,
+# picks, ttl (0 = look only), then for each key the hash of its delivery (4 bytes) and the
+# candidates (8 bytes an item, zeros = none). Gives a bit mask a key, low bit first.
 RESERVE: Final = """
 local times, past, gone = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local entry, picks, ttl = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local mine = string.sub(entry, 3, 6)
+local today, picks, ttl = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local none, out = string.rep('\\0', 8), {}
 for i, key in ipairs(KEYS) do
-  local fields = {}
-  for p = 1, #ARGV[6 + i], 8 do fields[#fields + 1] = string.sub(ARGV[6 + i], p, p + 7) end
+  local mine, fields = string.sub(ARGV[6 + i], 1, 4), {}
+  for p = 5, #ARGV[6 + i], 8 do fields[#fields + 1] = string.sub(ARGV[6 + i], p, p + 7) end
   local shown = redis.call('HMGET', key, unpack(fields))
   local bits, left, writes = 0, picks, {}
   for j, field in ipairs(fields) do
@@ -56,7 +56,9 @@ for i, key in ipairs(KEYS) do
       end
       if known or count < times then
         bits, left = bits + 2 ^ (j - 1), left - 1
-        if not known then writes[#writes + 1], writes[#writes + 2] = field, live .. entry end
+        if not known then
+          writes[#writes + 1], writes[#writes + 2] = field, live .. today .. mine
+        end
       end
     end
   end
@@ -76,14 +78,14 @@ end
 return out
 """
 
-# KEYS cap keys; ARGV the hash of what reserved. Gives back every item and category of it.
+# KEYS cap keys; ARGV the hash of each delivery. Gives back every item and category of it.
 FORGET: Final = """
-for _, key in ipairs(KEYS) do
+for i, key in ipairs(KEYS) do
   local all = redis.call('HGETALL', key)
   for a = 1, #all, 2 do
     local rest = ''
     for e = 1, #all[a + 1], 6 do
-      if string.sub(all[a + 1], e + 2, e + 5) ~= ARGV[1] then
+      if string.sub(all[a + 1], e + 2, e + 5) ~= ARGV[i] then
         rest = rest .. string.sub(all[a + 1], e, e + 5)
       end
     end
@@ -109,10 +111,9 @@ class Showing:
     times: int
     days: int
 
-    @property
-    def tag(self) -> bytes:
-        """Four bytes that stand for `by` in an entry."""
-        return xxhash.xxh32_intdigest(self.by.encode()).to_bytes(4, "little")
+    def tag(self, delivery: str) -> bytes:
+        """Four bytes that stand for a mail of `by` in an entry."""
+        return xxhash.xxh32_digest(f"{self.by}\0{delivery}".encode())
 
 
 class Caps:
@@ -123,11 +124,12 @@ class Caps:
         self._forget = client.register_script(FORGET)
 
     def choose(
-        self, showing: Showing, user_ids: Sequence[str], items: Keys, picks: int, *, reserve: bool
+        self, showing: Showing, deliveries: Sequence[str], items: Keys, picks: int, *, reserve: bool
     ) -> Bools:
         """Mask [n, w] of the first `picks` candidates of items [n, w <= 52] that are below the cap.
 
-        They are counted as shown with `reserve`; without it nothing changes: for previews.
+        `deliveries` [n] are ids in the ledger, of which one recipient may have several. Picks are
+        counted as shown with `reserve`; without it nothing changes: for previews.
         Raises ServiceUnavailable when Redis does not answer.
         """
         n, width = items.shape
@@ -138,21 +140,25 @@ class Caps:
             showing.times,
             showing.day - showing.days,
             showing.day - kept_days,
-            showing.day.to_bytes(2, "little") + showing.tag,
+            showing.day.to_bytes(2, "little"),
             picks,
             kept_days * DAY_S if reserve else 0,
         ]
-        bits = _call(self._reserve, user_ids, head + _rows(items))
+        rows: list[Argument] = [
+            showing.tag(delivery) + row.tobytes()
+            for delivery, row in zip(deliveries, np.ascontiguousarray(items), strict=True)
+        ]
+        bits = _call(self._reserve, deliveries, head + rows)
         masks: npt.NDArray[np.int64] = np.array(bits, np.int64)[:, None] >> np.arange(width)
         return np.asarray(masks & 1).astype(np.bool_)
 
-    def forget(self, showing: Showing, user_ids: Sequence[str]) -> None:
-        """Give back all that was reserved for these subscribers: items, and categories.
+    def forget(self, showing: Showing, deliveries: Sequence[str]) -> None:
+        """Give back all that was reserved for these mails: items, and categories.
 
         Raises ServiceUnavailable when Redis does not answer.
         """
-        if user_ids:
-            _call(self._forget, user_ids, [showing.tag])
+        if deliveries:
+            _call(self._forget, deliveries, [showing.tag(delivery) for delivery in deliveries])
 
 
 def category_keys(names: Sequence[str]) -> Keys:
@@ -166,13 +172,9 @@ def first(items: Keys, picks: int) -> Bools:
     return np.asarray(filled & (np.cumsum(filled, axis=1) <= picks), np.bool_)
 
 
-def _rows(items: Keys) -> list[Argument]:
-    return [row.tobytes() for row in np.ascontiguousarray(items)]
-
-
-def _call(script: Script, user_ids: Sequence[str], args: list[Argument]) -> list[int]:
+def _call(script: Script, deliveries: Sequence[str], args: Sequence[Argument]) -> list[int]:
     try:
-        return list(script(keys=[cap_key(user) for user in user_ids], args=args))
+        return list(script(keys=[cap_key(recipient_of(d)) for d in deliveries], args=args))
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ServiceUnavailable(
             "Redis does not answer, so item frequency caps are not checked.",
