@@ -20,6 +20,19 @@ from reco.campaigns.ledger import Ledger
 from reco.campaigns.ledger_sql import CLAIM, CLAIM_THESE, RECOVER, RENEW
 from reco.errors import ServiceUnavailable
 
+# What PostgreSQL says to one of two that wait for each other, the first time only.
+ROLL_BACK_ONCE = """
+    create sequence rolled_back;
+    create or replace function roll_back() returns trigger language plpgsql as $$ begin
+        if nextval('rolled_back') = 1 then
+            raise exception 'one of two' using errcode = '{code}';
+        end if;
+        return null;
+    end $$;
+    create trigger roll_back before update on deliveries for each statement
+        execute function roll_back();
+"""
+LET_THROUGH = "drop function if exists roll_back cascade; drop sequence if exists rolled_back"
 USERS = [f"u{i:03}" for i in range(12)]
 SURE = (State.ACCEPTED, State.FAILED, State.DEFERRED)
 
@@ -84,6 +97,26 @@ def test_a_mail_goes_through_to_accepted_with_its_facts(ledger: Ledger) -> None:
         1,
     )
     assert ann["accepted_at"] >= ann["queued_at"]
+
+
+@pytest.mark.parametrize("code", ["40P01", "40001"])
+def test_who_loses_a_deadlock_does_it_again(ledger: Ledger, engine: Engine, code: str) -> None:
+    ledger.enqueue("c", [("ann", "a"), ("bob", "a")])
+    with engine.begin() as connection:
+        connection.exec_driver_sql(ROLL_BACK_ONCE.format(code=code))
+    try:
+        assert ledger.stop("c", "over") == 2
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(LET_THROUGH)
+
+
+def test_a_silent_network_is_noticed(ledger: Ledger) -> None:
+    ledger.counts("c")
+
+    assert ledger._connection is not None
+    said = ledger._connection.info.get_parameters()
+    assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("10", "15000")
 
 
 def test_two_workers_never_share_a_claim(ledger: Ledger, engine: Engine) -> None:

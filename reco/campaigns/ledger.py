@@ -32,6 +32,16 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 LEASE_S: Final = 30.0  # senders renew theirs; what a dead one held is taken over after it
 ANALYZE_FROM: Final = 5_000  # rows a call; fewer do not mislead the planner
+# Each by name: psycopg's classes of SQLSTATE do not descend from one another.
+ROLLED_BACK: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+# A network that drops everything is noticed within some 25 s, not after the kernel's hours.
+KEEPALIVE: Final[dict[str, Any]] = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # ms
+}
 
 ROWS: Final = pl.Schema(
     {
@@ -239,12 +249,16 @@ class Ledger:
 
     def _worth_again(self, error: psycopg.OperationalError) -> bool:
         lost = self._connection is None or self._connection.closed
-        return lost or isinstance(error, psycopg.errors.TransactionRollback)  # deadlock
+        return lost or isinstance(error, ROLLED_BACK)
 
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=10, application_name="reco ledger"
+                self._url,
+                autocommit=True,
+                connect_timeout=10,
+                application_name="reco ledger",
+                **KEEPALIVE,
             )
         return self._connection
 
