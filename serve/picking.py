@@ -1,12 +1,14 @@
 """Third stage: the picks that are shown. Candidates -> ladder -> rules -> caps -> ladder.
 
-Takes the FeatureChunk and its ScoredChunk, gives a PickedChunk. The ladder climbs twice: first so
-that the rules have enough to choose from, then to fill what rules and caps left empty, and only
-the blocklist and the stock bind it there, because an empty block is worse than a third apple.
+Takes the FeatureChunk and its ScoredChunk, gives a PickedChunk. The ladder climbs first so that the
+rules have enough to choose from, and further, by the same rules and caps, for those whom these left
+an empty place. What is empty even then is filled bound by blocklist and stock only, because an
+empty block is worse than a third apple.
 Runs without Ray.
 """
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -30,14 +32,24 @@ from reco.rules.rules import (
     Bools,
     Bought,
     RuleContext,
+    apply,
     blocked_by,
     blocked_rows,
     cut,
     trace,
 )
 from reco.tables import item_keys
-from serve.chunks import Choice, FeatureChunk, Mode, PickedChunk, ScoredChunk, candidates
-from serve.rows import lines, placed
+from serve.chunks import (
+    LEAST_CANDIDATES,
+    MOST_CANDIDATES,
+    Choice,
+    FeatureChunk,
+    Mode,
+    PickedChunk,
+    ScoredChunk,
+    candidates,
+)
+from serve.rows import beside, lines, placed
 from serve.shelf import Shelf
 
 log = structlog.get_logger()
@@ -86,15 +98,14 @@ class Picker:
         slates, fates = followed(slates, context)
         slates, chances = drawn(slates, explores, seeds)
         chosen, fallback = self._capped(chunk, slates)
-        ruled, left = slates, slates.keep(chosen)
-        slates = fill(left, choice.picks, pools, seeds)
-        for i, refused in context.refused.items():
-            mine = pools.without(refused, self._catalogue)
-            slates = placed(
-                slates,
-                np.arange(len(slates)) == i,
-                fill(lines(left, [i]), choice.picks, mine, seeds[[i]]),
-            )
+        ruled, left = slates, cut(slates.keep(chosen), choice.picks)
+        if (left.items == 0).any():
+            more = _beyond(considered, left, pools, seeds)
+            # No diversity: what is chosen keeps its place.
+            more = apply(more, replace(context, diversity=0.0))
+            mask, late = self._capped(chunk, more)
+            left, fallback = more.keep(mask), fallback or late
+        slates = self._filled(left, context, choice.picks, pools, seeds)
         fates = settled(fates, considered, ruled, chosen, choice.picks, slates)
         # A mail with a place that was not drawn says nothing of chances.
         chances = np.where((slates.reasons == Reason.EXPLORE).all(axis=1), chances, 0.0)
@@ -159,6 +170,25 @@ class Picker:
             mask &= granted | (keys == 0)
         return mask
 
+    def _filled(
+        self,
+        left: Slates,
+        context: RuleContext,
+        picks: int,
+        pools: Pools,
+        seeds: npt.NDArray[np.uint64],
+    ) -> Slates:
+        """No place empty while anything is allowed, in stock, and not refused by the subscriber."""
+        slates = fill(left, picks, pools, seeds)
+        for i, refused in context.refused.items():
+            mine = pools.without(refused, self._catalogue)
+            slates = placed(
+                slates,
+                np.arange(len(slates)) == i,
+                fill(lines(left, [i]), picks, mine, seeds[[i]]),
+            )
+        return slates
+
     def _category_keys(self, items: Keys) -> Keys:
         """Key of the category of each item, 0 for none; in any shape."""
         keys = np.append(category_keys(self._catalogue.category_names), np.uint64(0))
@@ -195,6 +225,19 @@ class Picker:
 def _in(chunk: FeatureChunk, arms: frozenset[str]) -> Bools:
     """Who is in one of these arms."""
     return np.array([arm in arms for arm in chunk.recipients.arms], np.bool_)
+
+
+def _beyond(
+    considered: Slates, left: Slates, pools: Pools, seeds: npt.NDArray[np.uint64]
+) -> Slates:
+    """Slates `left` [n, picks], and behind those with an empty place what was no candidate yet."""
+    picks, width = left.items.shape[1], considered.items.shape[1]
+    short = (left.items == 0).any(axis=1)
+    rows = np.flatnonzero(short).tolist()
+    more = max(MOST_CANDIDATES - picks, LEAST_CANDIDATES)
+    wide = fill(lines(considered, rows), width + more, pools, seeds[rows])
+    new = wide.take(np.tile(np.arange(width, width + more), (len(rows), 1)))
+    return beside(left, placed(Slates.empty(len(left), more), short, new))
 
 
 def showing_of(choice: Choice, day: int) -> Showing | None:

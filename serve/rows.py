@@ -49,10 +49,27 @@ def placed(slates: Slates, mask: Bools, others: Slates) -> Slates:
     out = Slates(*columns)
     if slates.because is None and others.because is None:
         return out
-    unknown = np.zeros(slates.items.shape, np.uint64)
-    because = (unknown if slates.because is None else slates.because).copy()
+    because = _because(slates).copy()
     because[mask] = 0 if others.because is None else others.because
     return replace(out, because=because)
+
+
+def beside(slates: Slates, others: Slates) -> Slates:
+    """Slates [n, w + v]: first the places of the one, behind them those of the other."""
+    because = None
+    if slates.because is not None or others.because is not None:
+        because = np.concatenate([_because(slates), _because(others)], axis=1)
+    return Slates(
+        np.concatenate([slates.items, others.items], axis=1),
+        np.concatenate([slates.scores, others.scores], axis=1),
+        np.concatenate([slates.reasons, others.reasons], axis=1),
+        np.concatenate([slates.rungs, others.rungs], axis=1),
+        because,
+    )
+
+
+def _because(slates: Slates) -> npt.NDArray[np.uint64]:
+    return np.zeros_like(slates.items) if slates.because is None else slates.because
 
 
 def _offsets(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -8,6 +8,7 @@ from email import message_from_bytes
 from email.policy import default
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,9 @@ from reco.campaigns.delivery import delivery_id, recipient_of
 from reco.campaigns.showing import Rules
 from reco.database import SUBSCRIBERS
 from reco.embedded import Services
-from reco.features.history import day_of
+from reco.features.history import day_of, from_events
 from reco.models.slates import Reason, Rung
-from reco.tables import item_keys
+from reco.tables import EVENTS, item_keys
 from serve.chunks import Choice, FeatureChunk, Mode, Request
 from serve.picking import showing_of, unscored
 from tests.small_world import (
@@ -191,6 +192,43 @@ def test_each_mail_of_a_campaign_counts_and_one_that_failed_gives_back_its_own(s
     stages.picker._caps.forget(showing, [rest[0]])
     other = stages.assemble(request(["u22"], rules=rules, campaign_id="summer"))
     assert other.item_ids[0] == shown[1]
+
+
+def test_a_cap_holds_while_anything_else_is_in_stock(stages):
+    rules = {"frequency_cap": {"times": 1, "days": 7}}
+
+    shown = [
+        stages.assemble(
+            request(["u23"], mode=Mode.SEND, rules=rules, campaign_id=f"day{n}")
+        ).item_ids[0]
+        for n in range(20)
+    ]
+
+    assert len({item for items in shown[:19] for item in items}) == 3 * 19
+    assert len(shown[19]) == 3  # of the 59 items two are left; an empty place would be worse
+
+
+def test_what_was_bought_is_not_shown_while_anything_else_is_in_stock(stages, world):
+    everything = [
+        {
+            "event_id": f"all-{item}",
+            "user_id": "u24",
+            "type": "purchase",
+            "timestamp": datetime(2017, 11, 1, tzinfo=UTC),
+            "item_id": item,
+            "value": 1.0,
+        }
+        for item in POPULAR
+    ]
+    rows = [dict.fromkeys(EVENTS.names) | row for row in everything]
+    events = pl.DataFrame(rows, schema=pl.from_arrow(EVENTS.empty_table()).schema)
+    world.online.load(["u24"], from_events(events, ["u24"]))
+
+    made = stages.assemble(request(["u24"], rules={"seen": "drop", "max_per_category": 1}, picks=6))
+
+    assert not set(made.item_ids[0][:5]) & set(POPULAR)
+    assert {int(i[-2:]) % 5 for i in made.item_ids[0][:5]} == set(range(5))
+    assert len(made.item_ids[0]) == 6  # there are five categories
 
 
 def test_segments_look_at_profile_and_features(stages):
