@@ -77,7 +77,8 @@ def _echoed(command: list[str]) -> tuple[int, list[str]]:
         assert process.stdout
         for line in process.stdout:
             print(line, end="", flush=True)
-            lines.append(line.rstrip())
+            if "(raylet)" not in line:  # what Ray repeats of its own log is no figure
+                lines.append(line.rstrip())
     return process.returncode, lines
 
 
