@@ -122,6 +122,7 @@ def run(
                     scorer_budget_s=scorer_budget_s,
                     rate_per_s=campaign.rate_per_s / senders if campaign.rate_per_s else None,
                     lease_s=lease_s,
+                    closes_at=campaign.window.closes_at(started_at),
                 )
                 subscribers = SubscriberStore(engine)
                 crew = Crew(order, senders)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import structlog
@@ -60,7 +61,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """Everything that sending a lane needs; `stopping` ends it before its next group."""
+    """Everything that sending a lane needs; `stopping` or `closes_at` ends it before a group."""
 
     campaign: Campaign
     ledger: Ledger
@@ -74,9 +75,16 @@ class Driving:
     copy_log: CopyLog | None = None
     contacts: Contacts | None = None
     decisions: DecisionLog | None = None
+    closes_at: datetime | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is handed off: the sender is told to stop, or its window is over."""
+        closed = self.closes_at is not None and datetime.now(UTC) >= self.closes_at
+        return closed or self.stopping.is_set()
 
     async def drive(self, fence: int, lane: Lane, attempts: Mapping[str, int]) -> None:
-        """Send group by group; who is not handed off when the sender is stopped goes back."""
+        """Send group by group; who is not handed off when it is over goes back."""
         mails, turns, begun = lane.mails, lane.turns(), time.monotonic()
         outcomes = await self._put_off(fence, mails, turns)
         released: Sequence[int] = ()
@@ -84,7 +92,7 @@ class Driving:
             if turn_s > MOST_WAIT_S:
                 continue
             wait_s = max(begun + turn_s - time.monotonic(), self.outgoing.reserve(len(places)))
-            if await self._stops_within(wait_s):
+            if await self._over_in(wait_s):
                 put_off = {outcome.user_id for outcome in outcomes if not outcome.tried}
                 rest = range(places.start, len(mails))
                 released = [i for i in rest if mails.deliveries[i] not in put_off]
@@ -108,12 +116,12 @@ class Driving:
         await self._settle(fence, late)
         return late
 
-    async def _stops_within(self, wait_s: float) -> bool:
-        """Wait; whether the sender was told to stop by then."""
+    async def _over_in(self, wait_s: float) -> bool:
+        """Wait; whether it is over by then."""
         if wait_s > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), wait_s)
-        return self.stopping.is_set()
+        return self.over
 
     async def _make_durable(self, fence: int, mails: Assembled, places: Sequence[int]) -> set[str]:
         """Write down that these mails are about to be sent; gives whose may be."""

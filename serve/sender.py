@@ -7,6 +7,7 @@ handed off is never sent again from here: a sender that dies leaves its hand-off
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 from reco.campaigns.campaign import Campaign
@@ -57,6 +58,7 @@ class Sender:
         receivers: Receivers | None = None,
         contacts: Contacts | None = None,
         decisions: DecisionLog | None = None,
+        closes_at: datetime | None = None,
     ) -> None:
         self._campaign = campaign
         self._spec = campaign.model_dump_json().encode()
@@ -87,6 +89,7 @@ class Sender:
             copy_log=copy_log,
             contacts=contacts,
             decisions=decisions,
+            closes_at=closes_at,
         )
 
     def take_timings(self) -> list[Timing]:
@@ -122,7 +125,9 @@ class Sender:
         _raise(results)
 
     def _claim(self) -> Claim | None:
-        """A chunk, as far as today's quota reaches; None when it is used up."""
+        """A chunk, as far as today's quota reaches; None when that is used up, or it is over."""
+        if self._driving.over:
+            return None
         left = self._quota.left() if self._quota else None
         limit = self._chunk if left is None else min(self._chunk, left)
         return self._ledger.claim(self._campaign.id, limit, self._lease_s) if limit else None

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import ray
 
@@ -38,6 +39,7 @@ class SenderOrder:
     scorer_budget_s: float
     rate_per_s: float | None
     lease_s: float
+    closes_at: datetime | None = None  # nothing is handed off after it
 
 
 @asynccontextmanager
@@ -76,6 +78,7 @@ async def open_sender(
                 receivers=None if stores.services.outbox else Receivers(MailDomains()),
                 contacts=Contacts(stores.redis),
                 decisions=decisions,
+                closes_at=order.closes_at,
             )
 
 

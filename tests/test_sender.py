@@ -398,6 +398,16 @@ async def test_a_stopped_sender_gives_back_what_it_has_not_handed_off(world, smt
     assert counts["accepted"] + counts["queued"] + counts["suppressed"] == len(USERS)
 
 
+async def test_what_was_claimed_before_the_window_ended_is_not_handed_off_after_it(post, smtp_sink):
+    claim = post.ledger.claim_these(post.campaign.id, MAILED)
+    async with post.sender(closes_at=datetime.now(UTC)) as sender:
+        await sender.send_chunk(claim)
+
+        assert sender._claim() is None
+    assert post.ledger.counts(post.campaign.id)["queued"] == len(USERS)
+    assert not smtp_sink.messages
+
+
 async def test_a_sender_domain_with_umlauts_is_ascii_on_the_envelope_and_in_list_id(
     world, smtp_sink
 ):
