@@ -73,6 +73,9 @@ def compile_template(template: str | Path, *, subject: str | None = None) -> Com
         preheader=parts["preheader.jinja"],
         defaults=meta.variables,
         segments=variables.segments(strict, written["template.mjml"]),
+        printed=tuple(
+            sorted({name for w in written.values() for name in variables.printed(strict, w)})
+        ),
     )
     _try_out(compiled)
     return compiled

@@ -9,6 +9,7 @@ from reco.errors import ConfigError
 
 # Control characters and the line separators that mail parsers split at; lone surrogates.
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+NOT_MAILABLE: Final = "is not an address that can be mailed"
 MAX_NAME: Final = 64  # characters of a display name: what is longer is not a name
 
 _LINE: Final = 76
@@ -69,7 +70,7 @@ def address(value: str) -> str:
         domain = _idna(domain)
     if len(local) > 64 or not _LOCAL.fullmatch(local) or not _DOMAIN.fullmatch(domain):
         raise ConfigError(
-            f"{value[:80]!r} is not an address that can be mailed",
+            f"{value[:80]!r} {NOT_MAILABLE}",
             "before the @ only ASCII is accepted by all mail servers",
             "correct or drop the subscriber",
         )

@@ -75,6 +75,10 @@ class Renderer:
             raise self._explained(error, variables) from error
         return Rendered(subject, preheader, html, text)
 
+    def lacking(self, recipient: RecipientView) -> list[str]:
+        """Variables that leave a hole in the mail of a recipient: printed, and empty."""
+        return [f"user.{name}" for name in self.template.printed if not getattr(recipient, name)]
+
     def _one_line(self, made: jinja2.Template, part: Part, variables: Mapping[str, object]) -> str:
         try:
             line = made.render(variables).strip()

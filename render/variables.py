@@ -26,7 +26,9 @@ class Shape:
 
 
 Scope = Mapping[str, Shape | None]
-_SAME: Final = frozenset({"list", "sort", "reverse", "unique", "default", "d"})
+_DEFAULT: Final = frozenset({"default", "d"})
+_SAME: Final = frozenset({"list", "sort", "reverse", "unique"}) | _DEFAULT
+_CARED_FOR: Final = (nodes.If, nodes.CondExpr, nodes.Or, nodes.And, nodes.Assign, nodes.Macro)
 
 
 def shape_of(value: object) -> Shape | None:
@@ -76,6 +78,23 @@ def segments(env: MailEnvironment, written: Written) -> tuple[str, ...]:
             constants = (c for op in compare.ops for c in op.find_all(nodes.Const))
             found |= {c.value: None for c in constants if isinstance(c.value, str)}
     return tuple(found)
+
+
+def printed(env: MailEnvironment, written: Written) -> frozenset[str]:
+    """Fields of `user` that every mail prints as they are: nothing is said for an empty one.
+
+    What stands behind an `if`, an `or` or a default is the author's care, and not among them.
+    """
+    return frozenset(_always_printed(env.parse(written.text)))
+
+
+def _always_printed(node: nodes.Node) -> Iterator[str]:
+    if isinstance(node, _CARED_FOR) or (isinstance(node, nodes.Filter) and node.name in _DEFAULT):
+        return
+    if isinstance(node, nodes.Getattr) and _path(node) == f"user.{node.attr}":
+        yield node.attr
+    for child in node.iter_child_nodes():
+        yield from _always_printed(child)
 
 
 def _named(tree: nodes.Template, free: set[str]) -> list[nodes.Name]:

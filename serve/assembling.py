@@ -94,6 +94,7 @@ class MailMaker:
             fallback=picked.fallback,
             took_ms=chunk.took_ms | picked.took_ms | {"renderer": render_ms},
             rendered=[mail.rendered for mail in mails] if check else [],
+            lacking=[workshop.lacking(recipients, i) for i in made] if check else [],
             removed=picked.removed,
             copy=[
                 chosen + _drawn(item_ids[i], picked.chances[i], recipients.segments[i])

@@ -23,6 +23,7 @@ from reco.rules.fates import Fate
 from reco.rules.rules import Bools, blocked_by
 from reco.subscribers.store import SubscriberStore
 from reco.subscribers.suppression import SuppressionReason
+from render.headers import NOT_MAILABLE
 from render.lint import Finding, lint
 from serve.audience import SAME_ADDRESS, Addresses, assigned_arms, pages
 from serve.chunks import Assembled, Choice, Mode, Request
@@ -173,10 +174,13 @@ class _Made:
                 rungs[i],
                 made.item_ids[i],
                 size,
-                [],
+                made.lacking[i],
             )
             self._rows.append((*mail, made.fallback, capped[i]))
-        self.broken.update(broken.reason for broken in made.broken)
+        reasons = Counter(broken.reason for broken in made.broken)
+        invalid = {reason for reason in reasons if reason.endswith(NOT_MAILABLE)}
+        self._reasons[SuppressionReason.INVALID.value] += sum(reasons[why] for why in invalid)
+        self.broken.update({why: n for why, n in reasons.items() if why not in invalid})
         self._reasons.update(missing.reason for missing in made.withheld)
         self._done += len(made) + len(made.withheld) + len(made.broken)
         if self._progress is not None:

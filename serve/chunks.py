@@ -200,7 +200,7 @@ class PickedChunk:
 # Columns of Assembled with a place for each mail, or empty.
 PER_MAIL: Final = (
     "deliveries", "arms", "addresses", "message_ids", "messages", "item_ids", "titles",
-    "rendered", "copy",
+    "rendered", "lacking", "copy",
 )  # fmt: skip
 
 
@@ -214,6 +214,7 @@ class Assembled:
     broken     recipients whose mail could not be rendered, and why
     waiting    recipients whose mail is made later
     rendered   subject, HTML and text of each mail in Mode.CHECK, else empty
+    lacking    variables without a value in each of those mails
     took_ms    milliseconds of the chunk in each stage
     copy       everything that was drawn for each mail: arms of its copy, items of its places
     records    decision records of the mails (campaigns.decisions), where they are for sending
@@ -235,6 +236,7 @@ class Assembled:
     took_ms: dict[str, float]
     bought: list[list[str]] = field(default_factory=list)
     rendered: list[Rendered] = field(default_factory=list)
+    lacking: list[list[str]] = field(default_factory=list)
     removed: dict[str, list[str]] = field(default_factory=dict)
     copy: list[tuple[Chosen, ...]] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)

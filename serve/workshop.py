@@ -98,13 +98,7 @@ class Workshop:
         Raises TemplateError, ConfigError or InputError for what only this mail has wrong.
         """
         delivery, tracked = recipients.deliveries[i], recipients.tracked[i]
-        person = RecipientView(
-            user_id=recipients.user_ids[i],
-            email=recipients.emails[i],
-            first_name=one_line(recipients.first_names[i]),
-            language=recipients.languages[i] or self._campaign.locale.partition("_")[0],
-            segment=recipients.segments[i],
-        )
+        person = self._person(recipients, i)
         unsubscribe = self._link(LinkKind.UNSUBSCRIBE, delivery)
         views = self._views(delivery, shown, tracked)
         taken = {view.item_id for view in views}
@@ -126,6 +120,20 @@ class Workshop:
         message = self._assembler.assemble(person, rendered, mid, unsubscribe, now)
         signed = self._dkim.sign(message) if self._dkim else message
         return Mail(mid, signed, rendered, chosen)
+
+    def lacking(self, recipients: Recipients, i: int) -> list[str]:
+        """Variables of the template that the mail of recipient i has no value for."""
+        person = self._person(recipients, i)
+        return self._renderer(self._chosen(person)).lacking(person)
+
+    def _person(self, recipients: Recipients, i: int) -> RecipientView:
+        return RecipientView(
+            user_id=recipients.user_ids[i],
+            email=recipients.emails[i],
+            first_name=one_line(recipients.first_names[i]),
+            language=recipients.languages[i] or self._campaign.locale.partition("_")[0],
+            segment=recipients.segments[i],
+        )
 
     def _chosen(self, person: RecipientView) -> tuple[Chosen, ...]:
         """The copy of a recipient; empty where the campaign tries none."""

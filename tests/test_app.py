@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 import ray
 from ray.util.state import list_actors
+from sqlalchemy import select, update
 
+from reco.database import SUBSCRIBERS
 from reco.embedded import Services
 from reco.errors import NotFound
 from reco.models.slates import Reason, Rung, Slates
@@ -130,6 +132,31 @@ def test_preflight_refuses_what_is_beyond_the_limits(client, services):
 
     assert not found.ok
     assert any("fall back" in problem for problem in found.problems)
+
+
+def test_preflight_finds_holes_in_mails_and_addresses_that_no_server_takes(client, services, world):
+    table, user = SUBSCRIBERS, SUBSCRIBERS.c.user_id
+    with world.engine.begin() as connection:
+        before = connection.execute(select(user, table.c.email, table.c.first_name)).all()
+        connection.execute(update(table).where(user == "u10").values(first_name=None))
+        connection.execute(update(table).where(user == "u07").values(email="élise@mail.example"))
+        connection.execute(update(table).where(user == "u08").values(email="nonsense"))
+
+    limits = {"fallback_share": 1.0}
+    greeting = campaign("greeting", limits=limits, subject="{{ user.first_name }}, your week")
+    found = check(greeting, services)
+
+    with world.engine.begin() as connection:
+        for row in before:
+            old = {"email": row.email, "first_name": row.first_name}
+            connection.execute(update(table).where(user == row.user_id).values(old))
+    assert found.findings.missing == {"user.first_name": 1}
+    assert found.audience.invalid_address == 2
+    assert found.findings.mails == found.audience.mailable == len(MAILED) - 2
+    assert [problem.split("% ")[1] for problem in found.problems] == [
+        "of the addresses are invalid; the limit is 2.0%.",
+        "of the mails lack user.first_name; the limit is 0.0%.",
+    ]
 
 
 def test_preflight_tells_what_the_campaign_misspells_and_links_that_reach_nobody(client, services):

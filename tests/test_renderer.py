@@ -105,6 +105,24 @@ def test_a_missing_value_names_file_line_and_variable():
         renderer.render(sample_recipient(), PICKS, {"postal_address": "x"})
 
 
+@pytest.mark.parametrize(
+    ("subject", "lacks"),
+    [
+        ("{{ user.first_name }}, your week", ["user.first_name"]),
+        ("{{ user.first_name | upper ~ '!' }}", ["user.first_name"]),
+        ("{{ user.first_name or 'You' }}, your week", []),
+        ("{{ user.first_name | default('You', true) }}", []),
+        ("{% if user.first_name %}{{ user.first_name }}{% endif %} your week", []),
+        ("{% set name = user.first_name %}{{ name or 'You' }}", []),
+    ],
+)
+def test_a_name_that_nobody_cares_for_leaves_a_hole_where_there_is_none(subject, lacks):
+    renderer = Renderer(compile_template("digest", subject=subject))
+
+    assert renderer.lacking(sample_recipient(first_name="")) == lacks
+    assert renderer.lacking(sample_recipient()) == []
+
+
 def test_an_error_with_real_data_names_the_author_s_line(renderer_of):
     renderer = renderer_of(
         "<mj-text>\n{{ things[0].n }}</mj-text>", text="a\n{{ 1 // things[0].n }}"
