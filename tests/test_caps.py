@@ -125,3 +125,12 @@ def test_an_unreachable_redis_is_named():
 
     with pytest.raises(ServiceUnavailable, match="Redis does not answer"):
         caps.choose(showing("one"), USERS, ITEMS, 1, reserve=True)
+
+
+def test_a_redis_that_takes_no_writes_is_named(redis):
+    redis.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(ServiceUnavailable, match="NOREPLICAS"):
+            Caps(redis).choose(showing("one"), USERS, ITEMS, 1, reserve=True)
+    finally:
+        redis.config_set("min-replicas-to-write", 0)

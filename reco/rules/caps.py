@@ -175,7 +175,7 @@ def first(items: Keys, picks: int) -> Bools:
 def _call(script: Script, deliveries: Sequence[str], args: Sequence[Argument]) -> list[int]:
     try:
         return list(script(keys=[cap_key(recipient_of(d)) for d in deliveries], args=args))
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except redis.RedisError as error:  # no answer, or no writes: out of memory, no replica, no disk
         raise ServiceUnavailable(
             "Redis does not answer, so item frequency caps are not checked.",
             str(error),
