@@ -21,6 +21,8 @@ from serve.letterhead import list_header
 from serve.pausing import pausing
 
 DIGEST = Path(__file__).parent.parent / "configs" / "campaigns" / "digest.yaml"
+EXPLORING = "arms: [{name: learn, weight: 1, slate: explore}]\n"
+ONCE = "{times: 1, days: 7}"
 NEEDED = """\
 id: c
 template: digest
@@ -105,6 +107,8 @@ def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         ("locale: xx_YY", "expected a locale"),
         ("audience: {file: nobody.txt}", "is not a file"),
         ("rules: {frequency_cap: {times: 2}}", "rules.frequency_cap.days: is required"),
+        (f"{EXPLORING}rules: {{frequency_cap: {ONCE}}}", "leave frequency_cap out"),
+        (f"{EXPLORING}rules: {{category_cap: {ONCE}}}", "leave category_cap out"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, more: str, says: str) -> None:

@@ -164,8 +164,10 @@ class Campaign(Strict):
                 raise ValueError(f"{kind} named twice: {', '.join(twice)}")
         if self.editorial != "popular" and len(set(self.editorial)) < self.picks:
             raise ValueError(f"editorial needs at least {self.picks} different items (picks)")
-        if self.rules.frequency_cap and any(arm.slate == "explore" for arm in self.arms):
-            raise ValueError("an arm that explores needs known chances: leave frequency_cap out")
+        caps = [cap for cap in ("frequency_cap", "category_cap") if getattr(self.rules, cap)]
+        if caps and any(arm.slate == "explore" for arm in self.arms):
+            unwanted = " and ".join(caps)
+            raise ValueError(f"an arm that explores needs known chances: leave {unwanted} out")
         return self
 
     @property
