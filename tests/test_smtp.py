@@ -373,6 +373,39 @@ async def test_an_announced_mail_is_sent_once_whatever_becomes_of_the_one_before
     assert sorted(collector.mails) == sorted(MAIL + b"%d\r\n" % i for i in arrived)
 
 
+class _Closing(asyncio.Protocol):
+    """Takes commands in groups, says 421 to one of them and hangs up."""
+
+    def __init__(self, at: bytes) -> None:
+        self.at = at
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(b"220 closing\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        for line in data.splitlines():
+            if line.startswith(self.at):
+                self.transport.write(b"421 4.7.28 Too \0 fast\r\n")
+                self.transport.close()
+                return
+            self.transport.write(
+                b"250-x\r\n250 PIPELINING\r\n" if b"EHLO" in line else b"250 OK\r\n"
+            )
+
+
+@pytest.mark.parametrize("at", [b"MAIL", b"RCPT", b"DATA"])
+async def test_what_a_server_says_as_it_hangs_up_is_heard(at: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(lambda: _Closing(at), "127.0.0.1", 0) as server:
+        url = f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with SmtpPool(url, connections=1) as pool:
+            with pytest.raises(SendDeferred) as caught:
+                await pool.send(FROM, TO, MAIL)
+
+    assert caught.value.why == "421 4.7.28 Too  fast"  # without what no ledger can hold
+
+
 async def test_who_leaves_after_the_mail_was_announced_gets_none(
     pipelining: tuple[str, _Collector],
 ) -> None:

@@ -267,7 +267,7 @@ def _loss(lost: Lost) -> SendError:
 
 def _scrubbed(reply: Reply, rcpt_to: str) -> str:
     """A reply fit for the ledger: servers like to repeat the recipient's address."""
-    text = str(reply)
+    text = str(reply).replace("\0", "")  # which no text of PostgreSQL may hold
     if rcpt_to.casefold() in text.casefold():  # a pattern of each address is dear to compile
         text = re.sub(re.escape(rcpt_to), "recipient", text, flags=re.IGNORECASE)
     return text[:REPLY_LENGTH]

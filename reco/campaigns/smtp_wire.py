@@ -171,15 +171,18 @@ class Wire(asyncio.Protocol):
         if not self._announced:
             self._announce(envelope)
         self._announced = False
-        replies = [("MAIL", await self._reply()), ("RCPT", await self._reply())]
-        data = await self._reply()
-        bad = next(((step, reply) for step, reply in replies if not reply.positive), None)
-        if bad is None and data.code == START_INPUT:
+        bad: tuple[str, Reply] | None = None
+        for step in ("MAIL", "RCPT", "DATA"):
+            reply = await self._reply()
+            if reply.code == 421:  # it hangs up, and answers no other command
+                raise self._refused(step, reply)
+            if not (reply.code == START_INPUT if step == "DATA" else reply.positive):
+                bad = bad or (step, reply)
+        if bad is None:
             return
-        if data.code == START_INPUT:  # RFC 2920, 3.1: end the unwanted input with nothing in it
+        if reply.code == START_INPUT:  # RFC 2920, 3.1: end the unwanted input with nothing in it
             await self._command(b".\r\n")
-        step, reply = bad or ("DATA", data)
-        raise await self._reset(step, reply)
+        raise await self._reset(*bad)
 
     async def _open_stepwise(self, envelope: Envelope) -> None:
         mail, rcpt = envelope
