@@ -88,20 +88,21 @@ class Driving:
         mails, turns, begun = lane.mails, lane.turns(), time.monotonic()
         outcomes = await self._put_off(fence, mails, turns)
         released: Sequence[int] = ()
-        for places, turn_s in turns:
-            if turn_s > MOST_WAIT_S:
-                continue
-            wait_s = max(begun + turn_s - time.monotonic(), self.outgoing.reserve(len(places)))
-            if await self._over_in(wait_s):
-                put_off = {outcome.user_id for outcome in outcomes if not outcome.tried}
-                rest = range(places.start, len(mails))
-                released = [i for i in rest if mails.deliveries[i] not in put_off]
-                await asyncio.to_thread(self.ledger.release, self.campaign.id, fence)
-                break
-            ours = await self._make_durable(fence, mails, places)
-            mine = [i for i in places if mails.deliveries[i] in ours]
-            outcomes += await self._send(fence, mails, mine, attempts)
-        await self._after(fence, mails, outcomes, released)
+        try:
+            for places, turn_s in turns:
+                if turn_s > MOST_WAIT_S:
+                    continue
+                wait_s = max(begun + turn_s - time.monotonic(), self.outgoing.reserve(len(places)))
+                if await self._over_in(wait_s):
+                    put_off = {outcome.user_id for outcome in outcomes if not outcome.tried}
+                    rest = range(places.start, len(mails))
+                    released = [i for i in rest if mails.deliveries[i] not in put_off]
+                    break
+                ours = await self._make_durable(fence, mails, places)
+                mine = [i for i in places if mails.deliveries[i] in ours]
+                await self._send(fence, mails, mine, attempts, outcomes)
+        finally:  # the relay has taken what it has, whatever breaks then
+            await self._after(fence, mails, outcomes, released)
 
     async def _put_off(
         self, fence: int, mails: Assembled, turns: Sequence[tuple[range, float]]
@@ -136,15 +137,20 @@ class Driving:
         return ours
 
     async def _send(
-        self, fence: int, assembled: Assembled, mine: Sequence[int], attempts: Mapping[str, int]
-    ) -> list[Settled]:
-        """Send mails that were handed off and write down what became of them."""
+        self,
+        fence: int,
+        assembled: Assembled,
+        mine: Sequence[int],
+        attempts: Mapping[str, int],
+        outcomes: list[Settled],
+    ) -> None:
+        """Send mails that were handed off; add what became of them, and write it down."""
         started = time.perf_counter()
         sends = [self.outgoing.send(assembled, i, attempts[assembled.deliveries[i]]) for i in mine]
-        outcomes = await asyncio.gather(*sends)
-        await self._settle(fence, outcomes)
+        sent = await asyncio.gather(*sends)
+        outcomes += sent
+        await self._settle(fence, sent)
         self.clock.note("smtp", started, len(mine))
-        return outcomes
 
     async def _settle(self, fence: int, outcomes: Sequence[Settled]) -> None:
         if outcomes:
@@ -174,7 +180,7 @@ class Driving:
         outcomes: Sequence[Settled],
         released: Sequence[int],
     ) -> None:
-        """Give back the showings of mails not sent; notice a relay that takes nothing more."""
+        """Give back what was counted for mails not sent; notice a relay that takes nothing more."""
         await asyncio.to_thread(self._record, fence, assembled, outcomes)
         states = {outcome.user_id: outcome.state for outcome in outcomes}
         failed = [i for i, d in enumerate(assembled.deliveries) if states.get(d) is State.FAILED]
@@ -188,6 +194,8 @@ class Driving:
                 await asyncio.to_thread(self.caps.forget, showing, mails)
             except RecoError as error:
                 log.warning("showings are not given back", why=str(error))
+        if released:  # only now, or whoever claims them next would have theirs taken back
+            await asyncio.to_thread(self.ledger.release, self.campaign.id, fence)
         if self.returned is not None:
             await asyncio.to_thread(self._tell, self.returned, assembled, outcomes)
         counts = Counter(states.values())

@@ -398,6 +398,28 @@ async def test_a_stopped_sender_gives_back_what_it_has_not_handed_off(world, smt
     assert counts["accepted"] + counts["queued"] + counts["suppressed"] == len(USERS)
 
 
+async def test_what_goes_back_is_given_its_showings_back_first(post, world):
+    users, free = MAILED[:3], []
+    day = day_of(datetime.now(UTC))
+    other = showing_of(Choice.of(campaign("next", rules=CAPPED)), day)
+    keys = world.catalogue.keys[:20].reshape(1, -1).repeat(len(users), axis=0)
+
+    def left():
+        return Caps(world.online._redis).choose(other, users, keys, 20, reserve=False).tolist()
+
+    class Watched(Ledger):
+        def release(self, campaign_id, fence):
+            free.append(left())
+            return super().release(campaign_id, fence)
+
+    everything = left()
+    with Watched(world.services.database_url) as post.ledger:
+        async with post.sender(closes_at=datetime.now(UTC)) as sender:
+            await sender.send_chunk(post.ledger.claim_these(post.campaign.id, users))
+
+    assert free == [everything]
+
+
 async def test_what_was_claimed_before_the_window_ended_is_not_handed_off_after_it(post, smtp_sink):
     claim = post.ledger.claim_these(post.campaign.id, MAILED)
     async with post.sender(closes_at=datetime.now(UTC)) as sender:

@@ -9,13 +9,17 @@ from contextlib import contextmanager, suppress
 import pytest
 from sqlalchemy.engine import make_url
 
+from reco.campaigns.decisions import DecisionLog, records
 from reco.campaigns.ledger import Ledger
 from reco.campaigns.starting import start
 from reco.campaigns.store import CampaignState, CampaignStore
 from reco.embedded import Services
 from reco.errors import ServiceUnavailable
+from reco.events.lake import Lake
+from reco.outcomes.returned import ReturnedMail
+from reco.subscribers.suppression import SuppressionList
 from serve.pausing import pausing
-from tests.small_world import USERS, World, small_world
+from tests.small_world import MAILED, USERS, World, small_world
 from tests.smtpd import SmtpSink
 from tests.test_sender import Post
 
@@ -27,6 +31,8 @@ FULL = """
     create trigger full_disk before update on deliveries for each row
         when (new.state = 'handing_off') execute function full_disk();
 """
+# The same for one delivery that gets into one state.
+FULL_FOR = FULL.replace("'handing_off')", "'{state}' and new.user_id = '{user}')")
 FREE = "drop trigger if exists full_disk on deliveries; drop function if exists full_disk"
 
 
@@ -67,6 +73,34 @@ async def test_a_full_disk_pauses_the_campaign_and_after_it_nobody_is_missing(wo
         counts = await post.send_all()
     assert sum(counts.values()) == len(USERS)
     assert counts["accepted"] == len(smtp_sink.messages)
+
+
+@pytest.mark.parametrize(("state", "place"), [("handing_off", -1), ("accepted", 1)])
+async def test_what_the_relay_took_before_the_disk_was_full_is_not_forgotten(
+    world, smtp_sink, state, place
+):
+    suppressions = SuppressionList(world.engine, world.services.link_key)
+    post = Post(world, smtp_sink.url)
+    log = DecisionLog(Lake(world.services.lake), post.campaign.id)
+    with post.ledger:
+        claim = post.ledger.claim_these(post.campaign.id, MAILED)
+        first, last = claim.deliveries[0].user_id, claim.deliveries[place].user_id
+        smtp_sink.fault("mailbox_unavailable", recipient=f"{first}@mail.example")
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql(FULL_FOR.format(state=state, user=last))
+        try:
+            returned = ReturnedMail(world.engine, suppressions)
+            more = {"decisions": log, "returned": returned, "rate_per_s": 20}  # groups of 20
+            async with log.watching(), post.sender(**more) as sender:
+                with pytest.raises(ServiceUnavailable):
+                    await sender.send_chunk(claim)
+        finally:
+            with world.engine.begin() as connection:
+                connection.exec_driver_sql(FREE)
+
+    written = records(Lake(world.services.lake), post.campaign.id).filter(fence=claim.fence)
+    assert suppressions.check([f"{first}@mail.example"]) != [None]
+    assert len(written) == len(smtp_sink.messages) + 1 == 20
 
 
 class Wire:
