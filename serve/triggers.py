@@ -30,22 +30,29 @@ log = structlog.get_logger()
 DAY_S: Final = 86_400
 OPEN: Final = (CampaignState.RUNNING, CampaignState.PAUSED)  # events wait while it is paused
 
-# Whoever had one in the period before may have to wait, though this period has none yet.
+LATE: Final = timedelta(minutes=10)  # so long an event may come behind one that calls its mail off
+# Whoever had one in the period before may have to wait, though this period has none yet. A mail
+# that was called off was none: what happens after that (settled_at) starts it anew.
 ENQUEUE: Final = text("""
-    insert into deliveries (campaign_id, user_id, arm, state, next_at)
+    insert into deliveries as d (campaign_id, user_id, arm, state, next_at)
     select cast(:campaign as text), x.delivery, x.arm, 'deferred', x.due
     from unnest(cast(:deliveries as text[]), cast(:earlier as text[]), cast(:arms as text[]),
-        cast(:dues as timestamptz[]), cast(:sinces as timestamptz[]))
-        as x (delivery, earlier, arm, due, since)
+        cast(:times as timestamptz[]), cast(:dues as timestamptz[]), cast(:sinces as timestamptz[]))
+        as x (delivery, earlier, arm, at, due, since)
     where not exists (
         select from deliveries d
-        where d.campaign_id = :campaign and d.user_id = x.earlier and d.queued_at > x.since
+        where d.campaign_id = :campaign and d.user_id in (x.delivery, x.earlier)
+            and (d.user_id = x.delivery or d.queued_at > x.since)
+            and not (d.state = 'suppressed' and d.reply = :called_off and d.settled_at < x.at)
     )
-    on conflict do nothing
+    on conflict (campaign_id, user_id) do update
+    set state = 'deferred', next_at = excluded.next_at, queued_at = now(), attempts = 0,
+        reply = null, settled_at = null
+    where d.state = 'suppressed' and d.reply = :called_off
 """)
 CALL_OFF: Final = text("""
     update deliveries d
-    set state = 'suppressed', reply = :reason, next_at = null, settled_at = now()
+    set state = 'suppressed', reply = :called_off, next_at = null, settled_at = x.at
     from unnest(cast(:deliveries as text[]), cast(:times as timestamptz[])) as x (delivery, at)
     where d.campaign_id = :campaign and d.user_id = x.delivery
         and d.state in ('queued', 'deferred')
@@ -62,6 +69,7 @@ class Triggers:
         self._engine = engine
         self._subscribers = SubscriberStore(engine)
         self._clock = clock
+        self._lately: dict[str, dict[str, datetime]] = {}
 
     def record(self, events: pl.DataFrame) -> int:
         """Take events (tables.EVENTS) in; gives how many mails they started.
@@ -97,16 +105,30 @@ class Triggers:
         assert trigger is not None  # those without one are not read
         since = self._clock() - timedelta(seconds=trigger.within_s)
         ours = events.filter(pl.col("type") == trigger.event, pl.col("timestamp") > since)
-        started = self._enqueue(campaign, trigger, _by_user(ours)) if len(ours) else 0
         against = events.filter(pl.col("type").is_in(trigger.unless), pl.col("timestamp") > since)
-        if len(against):
-            self._call_off(campaign, trigger, _by_user(against, last=True))
+        new = _by_user(against, last=True)
+        last = self._remembered(campaign.id, new)
+        last = {user: last[user] for user in last.keys() & {*new, *ours["user_id"]}}
+        started = self._enqueue(campaign, trigger, _by_user(ours))
+        if last:
+            self._call_off(campaign, trigger, last)
+            pairs = ours.select("user_id", "timestamp").iter_rows()
+            after = ours.filter([user in last and at > last[user] for user, at in pairs])
+            started += self._enqueue(campaign, trigger, _by_user(after))
         if started:
             log.info("mails start by event", campaign=campaign.id, mails=started)
         return started
 
+    def _remembered(self, campaign_id: str, new: dict[str, datetime]) -> dict[str, datetime]:
+        """When each subscriber last did what calls a mail off, `new` included, LATE at most."""
+        known, oldest = self._lately.get(campaign_id, {}), self._clock() - LATE
+        last = {user: at for user, at in known.items() if at > oldest}
+        last |= {user: max(at, last.get(user, at)) for user, at in new.items()}
+        self._lately[campaign_id] = last
+        return last
+
     def _enqueue(self, campaign: Campaign, trigger: Trigger, found: dict[str, datetime]) -> int:
-        users = self._meant(campaign, list(found))
+        users = self._meant(campaign, list(found)) if found else []
         if not users:
             return 0
         times = [found[user] for user in users]
@@ -119,8 +141,10 @@ class Triggers:
                 _delivery(trigger, u, at - apart) for u, at in zip(users, times, strict=True)
             ],
             "arms": assigned_arms(campaign, users),
+            "times": times,
             "dues": [at + wait for at in times],
             "sinces": [at - apart for at in times],
+            "called_off": _called_off(trigger),
         }
         return self._run(ENQUEUE, values)
 
@@ -135,7 +159,7 @@ class Triggers:
             "campaign": campaign.id,
             "deliveries": list(pairs),
             "times": list(pairs.values()),
-            "reason": f"unless: {', '.join(trigger.unless)}",
+            "called_off": _called_off(trigger),
             "after_s": trigger.after_s,
         }
         self._run(CALL_OFF, values)
@@ -167,6 +191,10 @@ def _by_user(events: pl.DataFrame, *, last: bool = False) -> dict[str, datetime]
     """When each subscriber did it first, or last."""
     at = pl.col("timestamp").max() if last else pl.col("timestamp").min()
     return dict(events.group_by("user_id").agg(at).sort("user_id").iter_rows())
+
+
+def _called_off(trigger: Trigger) -> str:
+    return f"unless: {', '.join(trigger.unless)}"
 
 
 def _delivery(trigger: Trigger, user_id: str, at: datetime) -> str:

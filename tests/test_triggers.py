@@ -104,6 +104,45 @@ def test_a_cart_waits_and_a_purchase_calls_its_mail_off(world, ledger):
     assert row["reply"] == "unless: purchase"
 
 
+@pytest.mark.parametrize("days", [7, None])
+def test_a_cart_after_the_purchase_that_called_the_first_off_has_its_mail(world, ledger, days):
+    running(world, CART | {"once_every_days": days})
+    triggers = Triggers(world.engine)
+
+    assert triggers.record(events(("u05", "cart", 3_000), ("u05", "purchase", 2_900))) == 1
+    assert states(ledger) == {"u05": "suppressed"}
+    assert triggers.record(events(("u05", "cart", 3_000))) == 0  # the bus delivers it again
+    assert triggers.record(events(("u05", "cart", 60))) == 1
+    assert triggers.record(events(("u05", "purchase", 2_900))) == 0
+    assert states(ledger) == {"u05": "deferred"}
+    assert abs((ledger.next_due("spring") - now()).total_seconds() - 540) < 30
+    triggers.record(events(("u05", "purchase", 30)))
+    assert triggers.record(events(("u05", "cart", 60))) == 0
+
+    assert states(ledger) == {"u05": "suppressed"}
+
+
+def test_one_batch_may_hold_a_cart_its_purchase_and_the_next_cart(world, ledger):
+    running(world, CART)
+
+    Triggers(world.engine).record(
+        events(("u05", "cart", 300), ("u05", "purchase", 200), ("u05", "cart", 100))
+    )
+
+    assert states(ledger) == {"u05": "deferred"}
+    assert abs((ledger.next_due("spring") - now()).total_seconds() - 500) < 30
+
+
+def test_a_purchase_calls_off_the_mail_of_a_cart_that_comes_late(world, ledger):
+    running(world, CART)
+    triggers = Triggers(world.engine)
+
+    triggers.record(events(("u05", "purchase", 30), ("u06", "purchase", 90)))
+    triggers.record(events(("u05", "cart", 60), ("u06", "cart", 60)))
+
+    assert states(ledger) == {"u05": "suppressed", "u06": "deferred"}
+
+
 def test_a_second_cart_within_the_days_starts_nothing_and_one_after_them_does(world, ledger):
     running(world, CART | {"within_s": 30 * 86_400})
     triggers = Triggers(world.engine)

@@ -22,6 +22,8 @@ def recipient_of(delivery: str) -> str:
 class State(StrEnum):
     """State of a delivery. Every one is in exactly one state; the last four are final.
 
+    But for a mail by event: one that was called off starts anew by a later event (serve.triggers).
+
     from         to            when
     queued       claimed       a sender takes it: lease, and a fence of its own
     deferred     claimed       next_at has come
