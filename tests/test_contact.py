@@ -66,11 +66,35 @@ def test_campaigns_at_once_never_go_over_the_cap(redis):
     assert [sum(column) for column in zip(*granted, strict=True)] == [3] * len(users)
 
 
-ZONES = ["Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Apia", "", "no/such zone"]
+ZONES = [
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Pacific/Apia",
+    "Australia/Lord_Howe",
+    "",
+    "no/such zone",
+]
+
+
+# When clocks change: in Berlin, in New York, on Lord Howe (by a half).
+CHANGES = [
+    datetime(2026, 3, 29, 1, tzinfo=UTC),
+    datetime(2026, 10, 25, 1, tzinfo=UTC),
+    datetime(2026, 3, 8, 7, tzinfo=UTC),
+    datetime(2026, 11, 1, 6, tzinfo=UTC),
+    datetime(2026, 4, 4, 15, tzinfo=UTC),
+    datetime(2026, 10, 3, 15, 30, tzinfo=UTC),
+]
 
 
 @given(
-    now=st.integers(0, 365 * 1_440).map(lambda m: NOW + timedelta(minutes=m)),
+    now=st.integers(0, 365 * 1_440).map(lambda m: NOW + timedelta(minutes=m))
+    | st.builds(
+        lambda change, minutes: change + timedelta(minutes=minutes),
+        st.sampled_from(CHANGES),
+        st.integers(-180, 180),
+    ),
     starts=st.integers(0, 1_439).map(lambda m: time(m // 60, m % 60)),
     ends=st.integers(0, 1_439).map(lambda m: time(m // 60, m % 60)),
     zone=st.sampled_from(ZONES),
@@ -91,6 +115,14 @@ def test_quiet_hours_end_when_they_say_and_nobody_is_held_longer_than_a_day(
     assert abs(timedelta(hours=there.hour - ends.hour, minutes=there.minute - ends.minute)) <= (
         timedelta(hours=1)
     )
+
+
+@pytest.mark.parametrize(("now", "until"), [("00:10", "00:30"), ("01:10", "01:30")])
+def test_in_the_hour_that_comes_twice_quiet_hours_still_end_later(now, until):
+    quiet = QuietHours(starts=time(21), ends=time(2, 30))
+    first, second = (datetime.fromisoformat(f"2026-10-25T{clock}Z") for clock in (now, until))
+
+    assert quiet.until(first, "Europe/Berlin") == second
 
 
 @pytest.mark.parametrize(

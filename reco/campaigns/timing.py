@@ -71,7 +71,9 @@ class QuietHours(Strict):
         if not quiet:
             return None
         day = there.date() + timedelta(days=over_night and clock >= self.starts)
-        return datetime.combine(day, self.ends, there.tzinfo).astimezone(UTC)
+        # In autumn an hour comes twice: `fold` says in which of the two they are.
+        ends = self.ends.replace(fold=there.fold)
+        return datetime.combine(day, ends, there.tzinfo).astimezone(UTC)
 
 
 @lru_cache(maxsize=1_024)
