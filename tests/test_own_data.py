@@ -100,7 +100,7 @@ async def send(
         async with SmtpPool(sink.url, connections=3, timeout_s=10) as pool:
             caps = Caps(world.online._redis)
             sender = Sender(WANTED, assemble, ledger, pool, caps, Meters())
-            for _ in range(2):
+            for _ in range(1 + max(1, len(lost))):
                 claims = [ledger.claim_these(WANTED.id, group) for group in groups]
                 chunks = [sender.send_chunk(claim) for claim in claims if len(claim)]
                 for failed in await asyncio.gather(*chunks, return_exceptions=True):
