@@ -141,8 +141,8 @@ class FeatureChunk:
     """What is known about the n recipients of a request who may be written to.
 
     personal   bool [n]: who gets picks of their own (consent to profiling, arm of the model)
-    histories  of those n; empty ones where nothing may be known or nothing is needed
-    fresh      precomputed slates [n, w] of the current model; empty places where there are none
+    histories  of those n; empty ones where nothing may be known
+    fresh      precomputed slates [n, w] of the model `fresh_version`; empty where there are none
     now        the clock of this chunk, UTC
     fallback   why histories or fresh slates could not be read, else ""
     waiting    who is in their quiet hours
@@ -155,6 +155,7 @@ class FeatureChunk:
     histories: Histories
     fresh: Slates
     now: datetime
+    fresh_version: str = ""
     fallback: str = ""
     waiting: list[Waiting] = field(default_factory=list)
     took_ms: dict[str, float] = field(default_factory=dict)

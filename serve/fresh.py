@@ -1,6 +1,7 @@
-"""Precomputed slates of the current model, as far as they are in Redis and not too old (TTL)."""
+"""Precomputed slates of the champion, as far as they are in Redis and not too old (TTL)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,14 @@ from reco.tables import topk_key
 from serve.rows import placed
 
 
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Slates [n, k], empty where there are none, and the model that they are of; "" for none."""
+
+    slates: Slates
+    version: str = ""
+
+
 class FreshSlates:
     """Reads slates that `reco precompute` wrote."""
 
@@ -24,7 +33,7 @@ class FreshSlates:
 
     def fetch(
         self, user_ids: Sequence[str], wanted: Bools, k: int, as_of: datetime | None = None
-    ) -> Slates:
+    ) -> Fresh:
         """Slates [n, k] in the order of the ids; empty where unwanted, missing or of another model.
 
         A replay takes only what is for its time: `as_of`. Raises ServiceUnavailable.
@@ -34,7 +43,7 @@ class FreshSlates:
         try:
             model = champion(self._redis)
             if model is None or not rows:
-                return nothing
+                return Fresh(nothing)
             values: list[Any] = self._redis.mget([topk_key(user_ids[i]) for i in rows])
         except redis.RedisError as error:
             raise ServiceUnavailable("Precomputed slates cannot be read.", str(error)) from error
@@ -43,4 +52,4 @@ class FreshSlates:
         if as_of is not None:
             other = found.as_of != int(as_of.timestamp())
             slates = placed(slates, other, Slates.empty(int(other.sum()), k))
-        return placed(nothing, wanted, slates)
+        return Fresh(placed(nothing, wanted, slates), model.version if slates.items.any() else "")

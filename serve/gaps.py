@@ -16,10 +16,7 @@ MOST_DAYS = 366  # a longer gap is no habit
 
 
 def repeat_gaps(chunk: FeatureChunk, slates: Slates) -> npt.NDArray[np.int64]:
-    """Mean days between two purchases of each pick [n, k] that is there as a repeat; 0 unknown.
-
-    Unknown too for those whose precomputed slate spared us their history.
-    """
+    """Mean days between two purchases of each pick [n, k] that is there as a repeat; 0 unknown."""
     items = np.where(slates.reasons == Reason.REPEAT, slates.items, np.uint64(0))
     known = pairs(_about(items, chunk.histories), cutoff_day(chunk.now))
     days = np.nan_to_num(known.mean_gap, nan=0.0).round().clip(0, MOST_DAYS).astype(np.int64)

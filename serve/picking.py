@@ -250,7 +250,9 @@ def unscored(chunk: FeatureChunk, reason: str) -> ScoredChunk:
     """What is left of a chunk when no scorer answers: the fresh slates, the rest is empty."""
     choice = chunk.request.choice
     slates = cut(chunk.fresh, candidates(choice, chunk.request.mode))
-    return ScoredChunk(slates, "", choice.rules.seen == "drop", chunk.fallback or reason)
+    return ScoredChunk(
+        slates, chunk.fresh_version, choice.rules.seen == "drop", chunk.fallback or reason
+    )
 
 
 class Popular:

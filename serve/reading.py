@@ -31,7 +31,7 @@ from serve.chunks import (
     candidates,
 )
 from serve.contact import Contact
-from serve.fresh import FreshSlates
+from serve.fresh import Fresh, FreshSlates
 from serve.past import Past
 from serve.rows import spread
 from serve.segments import Segments
@@ -100,7 +100,8 @@ class Reader:
             ],
             personal=personal,
             histories=histories,
-            fresh=fresh,
+            fresh=fresh.slates,
+            fresh_version=fresh.version,
             now=now,
             fallback=fallback,
             waiting=waiting,
@@ -120,11 +121,11 @@ class Reader:
 
     def _known(
         self, request: Request, user_ids: Sequence[str], personal: Bools
-    ) -> tuple[Histories, Slates, str]:
+    ) -> tuple[Histories, Fresh, str]:
         """Histories and fresh slates; nothing is read of those who did not agree to it."""
         choice, n = request.choice, len(user_ids)
         width = candidates(choice, request.mode)
-        nothing = Slates.empty(n, width)
+        nothing = Fresh(Slates.empty(n, width))
         try:
             self._past.check(choice.as_of)
             fresh = (
@@ -132,11 +133,9 @@ class Reader:
                 if choice.live
                 else self._fresh.fetch(user_ids, personal, width, choice.as_of)
             )
-            wanted = personal
-            if choice.rules.seen == "keep" and not self._segments.look_at_features(request):
-                wanted = personal & ~(fresh.items != 0).any(axis=1)
-            read = self._online.fetch([user_ids[i] for i in np.flatnonzero(wanted).tolist()])
-            histories = spread(read, wanted)
+            # Histories also of those with a fresh slate: the Scorer may hold another model.
+            read = self._online.fetch([user_ids[i] for i in np.flatnonzero(personal).tolist()])
+            histories = spread(read, personal)
         except (ServiceUnavailable, ModelMismatch) as error:
             log.warning("features unavailable", why=str(error))
             return Histories.unpack([None] * n), nothing, FEATURES_DOWN

@@ -1,21 +1,23 @@
 """Second stage: candidates for every recipient who gets picks of their own.
 
-Takes a FeatureChunk, gives a ScoredChunk: fresh precomputed slates where there are any, else the
-model's, joined with what the moment adds (serve.occasions). Without a model the slates stay empty
-and say why; the ladder fills them. Runs without Ray.
+Takes a FeatureChunk, gives a ScoredChunk: fresh precomputed slates where the same model made them
+and enough of them may be shown, else the model's, joined with what the moment adds
+(serve.occasions). Without a model the slates stay empty and say why; the ladder fills them. Runs
+without Ray.
 """
 
 import time
 from functools import lru_cache
 from typing import Final
 
+import numpy as np
 import structlog
 
 from reco.catalogue import Catalogue
 from reco.features.history import cutoff_day
 from reco.models.scorer import Scorer
 from reco.models.slates import Slates
-from reco.rules.rules import Bools, RuleContext, blocked_by, cut
+from reco.rules.rules import Bools, Bought, RuleContext, among, blocked_by, cut
 from serve.chunks import Choice, FeatureChunk, ScoredChunk, candidates
 from serve.occasions import Occasions
 from serve.rows import placed, some
@@ -58,8 +60,9 @@ class Scoring:
         started = time.perf_counter()
         scorer = self._scorer
         width = candidates(chunk.request.choice, chunk.request.mode)
-        wanted = chunk.personal & ~(chunk.fresh.items != 0).any(axis=1)
-        slates, fallback = cut(chunk.fresh, width), chunk.fallback
+        novel = _novel(scorer, chunk.request.choice)
+        slates, fallback = cut(self._fresh(chunk, scorer), width), chunk.fallback
+        wanted = chunk.personal & ~self._enough(chunk, slates, novel)
         if wanted.any() and not fallback:
             if scorer is None:
                 fallback = NO_MODEL
@@ -72,8 +75,8 @@ class Scoring:
             slates = self._occasions.joined(slates, chunk.now, zones)
         return ScoredChunk(
             slates=slates,
-            model_version=scorer.version if scorer else "",
-            novel=_novel(scorer, chunk.request.choice),
+            model_version=scorer.version if scorer else chunk.fresh_version,
+            novel=novel,
             fallback=fallback,
             took_ms={"scorer": (time.perf_counter() - started) * 1e3},
         )
@@ -96,6 +99,20 @@ class Scoring:
             log.exception("the model failed", error=str(error))
             return slates, MODEL_FAILED
         return placed(slates, wanted, scored), ""
+
+    def _fresh(self, chunk: FeatureChunk, scorer: Scorer | None) -> Slates:
+        """Precomputed slates, unless another model than ours made them."""
+        if scorer is None or scorer.version == chunk.fresh_version:
+            return chunk.fresh
+        return Slates.empty(len(chunk.fresh), 0)
+
+    def _enough(self, chunk: FeatureChunk, slates: Slates, novel: bool) -> Bools:
+        """Whose slates [n, w] have as many picks as are shown, without those that may not be."""
+        choice = chunk.request.choice
+        left = among(self._catalogue, self._allowed(choice), slates.items)
+        if novel:
+            left &= ~Bought.of(chunk.histories, 0).has(slates.items)
+        return np.asarray(left.sum(axis=1) >= choice.picks, np.bool_)
 
     def _allowed(self, choice: Choice) -> Bools:
         stocked = self._shelf.in_stock() if self._shelf else None

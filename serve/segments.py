@@ -35,10 +35,6 @@ class Segments:
         self._categories = np.array([*catalogue.category_names, None], np.object_)
         self._facts = ItemFacts.of(catalogue)
 
-    def look_at_features(self, request: Request) -> bool:
-        """Whether a segment of the campaign asks for a feature, so that histories are needed."""
-        return bool(_fields(request) & FEATURES.keys())
-
     def of(
         self,
         request: Request,
