@@ -7,6 +7,7 @@ those are looked up: no consent to mail, or no profile any more, is no mail.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import datetime
@@ -22,6 +23,7 @@ from reco.subscribers.suppression import SuppressionList
 log = structlog.get_logger()
 
 EVERY_S: Final = 0.4  # with the time of the question: within a second on every sender
+FORGET_S: Final = 10.0  # whoever came back has their mails after this time
 HEAR_S: Final = 0.01  # for notes that are on their way
 # Of those who changed: who may not be written to, and who may.
 ALLOWED: Final = """
@@ -43,9 +45,12 @@ class Leavers:
         suppressions: SuppressionList,
         database_url: str | None = None,
         every_s: float = EVERY_S,
+        forget_s: float = FORGET_S,
     ) -> None:
         self._suppressions = suppressions
         self._every_s = every_s
+        self._forget_s = forget_s
+        self._forgot_at = time.monotonic()
         self._since: datetime | None = None
         self._suppressed: set[bytes] = set()
         self._withdrawn: set[str] = set()
@@ -87,6 +92,9 @@ class Leavers:
             await asyncio.sleep(self._every_s)
 
     def _ask(self) -> None:
+        if time.monotonic() - self._forgot_at >= self._forget_s:
+            self._suppressed = self._suppressions.still(self._suppressed)
+            self._forgot_at = time.monotonic()
         self._since, new = self._suppressions.since(self._since)
         self._suppressed |= new
 

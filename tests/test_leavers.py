@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -119,6 +120,26 @@ async def test_who_is_suppressed_is_known_by_address_only(world):
         while not knows(leavers, "x0001@mail.example"):  # noqa: ASYNC110 - no bell rings
             await asyncio.sleep(0.01)
         assert not knows(leavers, "x0002@mail.example")
+
+
+async def test_who_comes_back_to_the_list_has_their_mails_again(world):
+    suppressions = SuppressionList(world.engine, world.services.link_key)
+    leavers = Leavers(suppressions, every_s=0.01, forget_s=0.01)
+    one, other, third = (f"x000{n}@mail.example" for n in range(3))
+    async with leavers.watching(), asyncio.timeout(20):
+        later = datetime.now(UTC) + timedelta(days=1)
+        suppressions.add([one], SuppressionReason.SOFT_BOUNCE, "test", later)
+        suppressions.add([other, third], SuppressionReason.UNSUBSCRIBE, "test")
+        while not all(knows(leavers, address) for address in (one, other, third)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        with world.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "update suppressions set expires_at = now() where expires_at > now()"
+            )
+        suppressions.remove(other)
+        while knows(leavers, one) or knows(leavers, other):  # noqa: ASYNC110 - no bell rings
+            await asyncio.sleep(0.01)
+        assert knows(leavers, third)
 
 
 async def test_who_withdraws_consent_or_is_erased_gets_no_mail_that_waits(world):

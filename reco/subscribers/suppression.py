@@ -6,13 +6,13 @@ the table names nobody. Checked when a mail is queued and again when it is hande
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ARRAY, LargeBinary, any_, delete, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Engine
 
@@ -23,6 +23,7 @@ from reco.subscribers.hygiene import normalise
 PLAIN: Final = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)+")
 # An entry carries the time at which its transaction began, and is seen when that ends.
 OVERLAP: Final = timedelta(seconds=30)
+IN_FORCE: Final = or_(SUPPRESSIONS.c.expires_at.is_(None), SUPPRESSIONS.c.expires_at > func.now())
 
 
 class SuppressionReason(StrEnum):
@@ -108,10 +109,7 @@ class SuppressionList:
             columns.source,
             columns.since,
             columns.expires_at,
-        ).where(
-            columns.address_hash.in_(hashes),
-            or_(columns.expires_at.is_(None), columns.expires_at > func.now()),
-        )
+        ).where(columns.address_hash.in_(hashes), IN_FORCE)
         with self._engine.connect() as connection:
             found = {
                 row.address_hash: Suppression(
@@ -129,5 +127,17 @@ class SuppressionList:
         with self._engine.connect() as connection:
             now = connection.execute(select(func.now())).scalar_one()
             after = (moment or now) - OVERLAP
-            rows = connection.execute(select(columns.address_hash).where(columns.since > after))
-            return now, {row.address_hash for row in rows}
+            new = select(columns.address_hash).where(columns.since > after, IN_FORCE)
+            return now, set(connection.execute(new).scalars())
+
+    def still(self, hashes: Collection[bytes]) -> set[bytes]:
+        """Those of these hashes that are on the list: entries expire, and are taken off."""
+        if not hashes:
+            return set()
+        named = literal(list(hashes), ARRAY(LargeBinary))
+        columns = SUPPRESSIONS.c
+        statement = select(columns.address_hash).where(
+            columns.address_hash == any_(named), IN_FORCE
+        )
+        with self._engine.connect() as connection:
+            return set(connection.execute(statement).scalars())
