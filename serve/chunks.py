@@ -165,13 +165,13 @@ class FeatureChunk:
 class ScoredChunk:
     """The candidates [n, w] of a chunk, best first; empty where the model knows nothing.
 
-    novel     whether items bought before are left out (campaign, or the kind of shop)
+    novel     whether items bought before are left out (campaign, or the kind of shop); None unknown
     fallback  why there are no model picks, else ""
     """
 
     slates: Slates
     model_version: str
-    novel: bool
+    novel: bool | None
     fallback: str = ""
     took_ms: dict[str, float] = field(default_factory=dict)
 

@@ -9,7 +9,6 @@ Runs without Ray.
 
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
@@ -49,12 +48,12 @@ from serve.chunks import (
     ScoredChunk,
     candidates,
 )
+from serve.popular import Popular
 from serve.rows import beside, lines, placed
 from serve.shelf import Shelf
 
 log = structlog.get_logger()
 
-POPULAR_S: Final = 60.0  # how long a list of popular items is kept
 POPULAR_BLOCK: Final = 4  # places in the block of favourites, beside the picks
 CAPS_DOWN: Final = "caps_unavailable"
 
@@ -69,6 +68,7 @@ class Picker:
         self._caps = caps
         self._shelf = shelf
         self._popular = Popular(online)
+        self._novel = False
         self._blocked = lru_cache(maxsize=64)(self._blocked_rows)
 
     def pick(self, chunk: FeatureChunk, scored: ScoredChunk) -> PickedChunk:
@@ -127,7 +127,7 @@ class Picker:
         return RuleContext(
             catalogue=self._catalogue,
             blocked=self._blocked(choice),
-            bought=Bought.of(chunk.histories, 0) if scored.novel else None,
+            bought=Bought.of(chunk.histories, 0) if self._is_novel(choice, scored) else None,
             max_per_category=choice.rules.max_per_category,
             diversity=choice.rules.diversity,
             refused={
@@ -136,6 +136,14 @@ class Picker:
             },
             stocked=self._shelf.in_stock() if self._shelf else None,
         )
+
+    def _is_novel(self, choice: Choice, scored: ScoredChunk) -> bool:
+        """Whether items bought before are left out; without a scorer as the last one said it."""
+        if scored.novel is None:
+            return self._novel
+        if choice.rules.seen == "auto":
+            self._novel = scored.novel
+        return scored.novel
 
     def _capped(self, chunk: FeatureChunk, slates: Slates) -> tuple[Bools, str]:
         """Mask of the first picks below the cap, reserved when the mails are for sending."""
@@ -250,47 +258,5 @@ def unscored(chunk: FeatureChunk, reason: str) -> ScoredChunk:
     """What is left of a chunk when no scorer answers: the fresh slates, the rest is empty."""
     choice = chunk.request.choice
     slates = cut(chunk.fresh, candidates(choice, chunk.request.mode))
-    return ScoredChunk(
-        slates, chunk.fresh_version, choice.rules.seen == "drop", chunk.fallback or reason
-    )
-
-
-class Popular:
-    """Recent popular items, read again when they are older than POPULAR_S.
-
-    When Redis does not answer, the last list goes on being used.
-    """
-
-    def __init__(self, online: OnlineStore) -> None:
-        self._online = online
-        self._keys: Keys = np.zeros(0, np.uint64)
-        self._as_of = datetime.min.replace(tzinfo=UTC)
-        self._version = ""
-        self._read_at = -POPULAR_S
-
-    def keys(self, as_of: datetime | None = None) -> Keys:
-        """Item keys, best first; empty before the first load of features.
-
-        A replay of a time before the features, `as_of`, gets none: they are its future.
-        """
-        self._refresh()
-        if as_of is not None and self._as_of > as_of:
-            return self._keys[:0]
-        return self._keys
-
-    @property
-    def version(self) -> str:
-        """As of when the features were loaded, and the hash of their definition; "" before."""
-        return self._version
-
-    def _refresh(self) -> None:
-        if time.monotonic() - self._read_at >= POPULAR_S:
-            self._read_at = time.monotonic()
-            try:
-                meta = self._online.meta()
-            except RecoError as error:
-                log.warning("no popular items", why=str(error))
-                return
-            if meta is not None:
-                self._keys, self._as_of = meta.popular, meta.as_of
-                self._version = f"{meta.as_of:%Y-%m-%dT%H:%M:%SZ} {meta.schema}"
+    novel = None if choice.rules.seen == "auto" else choice.rules.seen == "drop"
+    return ScoredChunk(slates, chunk.fresh_version, novel, chunk.fallback or reason)

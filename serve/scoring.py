@@ -62,7 +62,7 @@ class Scoring:
         width = candidates(chunk.request.choice, chunk.request.mode)
         novel = _novel(scorer, chunk.request.choice)
         slates, fallback = cut(self._fresh(chunk, scorer), width), chunk.fallback
-        wanted = chunk.personal & ~self._enough(chunk, slates, novel)
+        wanted = chunk.personal & ~self._enough(chunk, slates, bool(novel))
         if wanted.any() and not fallback:
             if scorer is None:
                 fallback = NO_MODEL
@@ -92,7 +92,7 @@ class Scoring:
                 chunk.now,
                 slates.items.shape[1],
                 allowed=self._allowed(choice),
-                novel_only=_novel(scorer, choice),
+                novel_only=bool(_novel(scorer, choice)),
             )
         except Exception as error:
             # Whatever a model does, the mail goes out.
@@ -127,8 +127,11 @@ def _learned_later(scorer: Scorer, choice: Choice) -> bool:
     return choice.as_of is not None and scorer.config.as_of_day > cutoff_day(choice.as_of)
 
 
-def _novel(scorer: Scorer | None, choice: Choice) -> bool:
-    """Whether items bought before are left out; "auto" asks what kind of shop the model learnt."""
+def _novel(scorer: Scorer | None, choice: Choice) -> bool | None:
+    """Whether items bought before are left out; "auto" asks what kind of shop the model learnt.
+
+    None where that is not known.
+    """
     if choice.rules.seen != "auto":
         return choice.rules.seen == "drop"
-    return scorer is not None and not scorer.config.repeats
+    return None if scorer is None else not scorer.config.repeats

@@ -100,3 +100,15 @@ def test_the_record_names_the_model_of_the_slates_when_no_scorer_was_asked(stage
     assert made.records["model"].to_pylist() == ["m1"]
     assert unscored(nobody, HURRY).model_version == ""
     assert stages.assemble(request(["u05"])).model_version == "m1"
+
+
+def test_a_shop_where_nothing_repeats_stays_one_while_the_scorer_is_away(stages):
+    chunk = stages.reader.read(request(["u05"], picks=5))
+
+    before = stages.picker.pick(chunk, unscored(chunk, HURRY))
+    stages.scoring.swap(Answering("m1", repeats=False))
+    stages.assemble(request(["u06"]))
+    after = stages.picker.pick(chunk, unscored(chunk, HURRY))
+
+    assert before.slates.items[0].tolist() == item_keys(FRESH[:5]).tolist()  # nobody knows yet
+    assert after.slates.items[0].tolist() == item_keys(FRESH[5:10]).tolist()
