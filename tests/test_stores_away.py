@@ -80,7 +80,7 @@ async def test_what_the_relay_took_before_the_disk_was_full_is_not_forgotten(
     world, smtp_sink, state, place
 ):
     suppressions = SuppressionList(world.engine, world.services.link_key)
-    post = Post(world, smtp_sink.url)
+    post = Post(world, smtp_sink.url, id=f"disk-{state}")  # records of its own
     log = DecisionLog(Lake(world.services.lake), post.campaign.id)
     with post.ledger:
         claim = post.ledger.claim_these(post.campaign.id, MAILED)
