@@ -20,7 +20,7 @@ class CompiledTemplate:
     """A template ready to render; plain data, so it travels between processes.
 
     `version` is a hash of all files; `defaults` the values of meta.yaml; `segments` the values of
-    user.segment that the template distinguishes; `printed` the fields of user that must not be empty.
+    user.segment that the template tells apart; `printed` the fields of user that must not be empty.
     """
 
     name: str

@@ -158,13 +158,16 @@ class Driving:
             self.clock.meters.outcomes(outcome.state.value for outcome in outcomes)
 
     def give_back(self, deliveries: Sequence[str]) -> None:
-        """These mails are not sent, and count for no message cap."""
-        if self.contacts is not None and deliveries:
-            users = [recipient_of(delivery) for delivery in deliveries]
-            try:
+        """These mails are not sent: they count for no message cap and for no item cap."""
+        showing = showing_of(Choice.of(self.campaign), day_of(self.campaign.now()))
+        try:
+            if self.contacts is not None:
+                users = [recipient_of(delivery) for delivery in deliveries]
                 self.contacts.release(self.campaign.id, users, deliveries)
-            except RecoError as error:
-                log.warning("mails are not given back", why=str(error))
+            if showing is not None:
+                self.caps.forget(showing, deliveries)
+        except RecoError as error:
+            log.warning("what was counted for mails not sent is not given back", why=str(error))
 
     def _record(self, fence: int, assembled: Assembled, outcomes: Sequence[Settled]) -> None:
         """Keep why the mails that were handed to the relay are as they are."""
@@ -187,13 +190,6 @@ class Driving:
         unsent = [*failed, *released]
         if unsent:
             await asyncio.to_thread(self.give_back, [assembled.deliveries[i] for i in unsent])
-        showing = showing_of(Choice.of(self.campaign), day_of(self.campaign.now()))
-        if unsent and showing is not None:
-            mails = [assembled.deliveries[i] for i in unsent]
-            try:
-                await asyncio.to_thread(self.caps.forget, showing, mails)
-            except RecoError as error:
-                log.warning("showings are not given back", why=str(error))
         if released:  # only now, or whoever claims them next would have theirs taken back
             await asyncio.to_thread(self.ledger.release, self.campaign.id, fence)
         if self.returned is not None:

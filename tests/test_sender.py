@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 
@@ -26,7 +27,7 @@ from reco.rules.caps import Caps
 from reco.rules.contact import Contacts
 from reco.subscribers.mail_domains import MailDomains
 from reco.subscribers.suppression import SuppressionList, SuppressionReason
-from serve.chunks import Assembled, Choice, Request
+from serve.chunks import Assembled, Choice, Request, Withheld
 from serve.metrics import Meters
 from serve.picking import showing_of
 from serve.replay import write_replay
@@ -147,21 +148,36 @@ async def test_each_fault_ends_in_its_state_and_touches_nobody_else(post, smtp_s
     assert [user for user in arrived if user != "u10"] == [u for u in MAILED if u != "u10"]
 
 
+def may_see(world, users):
+    """Who may see more of the first items, by the caps of another campaign."""
+    showing = showing_of(Choice.of(campaign("next", rules=CAPPED)), day_of(datetime.now(UTC)))
+    assert showing
+    keys = world.catalogue.keys[:20].reshape(1, -1)
+    caps = Caps(world.online._redis)
+    return {
+        user: caps.choose(showing, [user], keys, 3, reserve=False)[0, :3].all() for user in users
+    }
+
+
 async def test_a_failed_mail_gives_its_showings_back(post, smtp_sink, world):
     smtp_sink.fault("mailbox_unavailable", recipient="u10@mail.example")
     await post.send_all()
-    showing = showing_of(Choice.of(campaign("next", rules=CAPPED)), day_of(datetime.now(UTC)))
-    assert showing
 
-    rows = post.ledger.rows(post.campaign.id)
-    free = {}
-    for user in ("u10", "u11"):
-        keys = world.catalogue.keys[:20].reshape(1, -1)
-        chosen = Caps(world.online._redis).choose(showing, [user], keys, 3, reserve=False)
-        free[user] = chosen[0, :3].all()
+    assert len(post.ledger.rows(post.campaign.id)) == len(USERS)
+    assert may_see(world, ["u10", "u11"]) == {"u10": True, "u11": False}
 
-    assert len(rows) == len(USERS)
-    assert free == {"u10": True, "u11": False}
+
+async def test_a_mail_that_cannot_be_made_gives_its_showings_back(post, smtp_sink, world):
+    async def one_broken(request: Request) -> Assembled:
+        made = await post.assemble(request)
+        kept = [i for i, delivery in enumerate(made.deliveries) if delivery != "u10"]
+        return replace(made.part(kept), broken=[Withheld("u10", "a line break in a title")])
+
+    async with post.sender(one_broken) as sender:
+        await sender.send_chunk(post.ledger.claim(post.campaign.id, 100))
+
+    assert "u10" not in recipients(smtp_sink)
+    assert may_see(world, ["u10", "u11"]) == {"u10": True, "u11": False}
 
 
 async def test_an_opt_out_after_the_claim_is_respected(post, smtp_sink, world):
