@@ -108,17 +108,22 @@ def cancel(terminal: Terminal, campaign_id: str, note: str) -> None:
 @command("resume", campaign)
 @click.argument("campaign_id")
 def resume(terminal: Terminal, campaign_id: str) -> None:
-    """Go on with a paused campaign, until it is done."""
+    """Go on with a paused campaign, until it is done; one that never ran is a draft again."""
     from reco.campaigns.store import CampaignStore
     from reco.line import open_line
     from serve.app import AppArgs
     from serve.campaign import run
+    from serve.pausing import pausing
     from serve.running import application
 
     with open_line(ray=True) as line, terminal.progress() as progress:
-        wanted = CampaignStore(line.engine).get(campaign_id).campaign
-        with application(AppArgs(home=line.services.home)):
-            summary = run(wanted, line.services, progress=progress)
+        store = CampaignStore(line.engine)
+        resumed = store.resume(campaign_id)
+        if not resumed.goes_on:
+            terminal.summary(f"Campaign {campaign_id}", {"state": resumed.state.value})
+            return
+        with pausing(store, campaign_id), application(AppArgs(home=line.services.home)):
+            summary = run(resumed.campaign, line.services, progress=progress)
     terminal.summary(f"Campaign {campaign_id}", summary)
 
 

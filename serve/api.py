@@ -154,9 +154,13 @@ def _campaign_routes(v1: APIRouter, door: Door) -> None:
 
     @v1.post("/campaigns/{campaign_id}/resume")
     async def resume(campaign_id: str) -> CampaignStatus:
-        """Go on with a paused campaign; one that runs is joined, for its driver may have died."""
-        stored = await asyncio.to_thread(door.campaigns.join, campaign_id)
-        await asyncio.to_thread(door.start, stored.campaign, resumed=True)
+        """Go on with a paused campaign; one that runs is joined, for its driver may have died.
+
+        One that never ran is a draft again: its single sends go on, its audience gets no mail.
+        """
+        stored = await asyncio.to_thread(door.campaigns.resume, campaign_id)
+        if stored.goes_on:
+            await asyncio.to_thread(door.start, stored.campaign, resumed=True)
         return await status(stored)
 
 

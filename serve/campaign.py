@@ -93,16 +93,18 @@ def run(
     lease_s: float = LEASE_S,
     scorer_budget_s: float = 15.0,
     bands: Bands | None = None,
+    resume: bool = True,
 ) -> CampaignSummary:
     """Send a campaign, or go on with one that was stopped; returns when nothing is left to do.
 
     When deferred mails are due later only, it is paused, and its note says when to resume it.
+    Without `resume`, one that is paused stays so.
 
     Raises NotFound or TemplateError for the template, ConfigError for a replay of a time before
-    features or champion, Conflict when another campaign has the id or
-    this one was cancelled, ServiceUnavailable when a store or the relay is gone: whatever goes
-    wrong after the start pauses the campaign, with the reason as its note. Harm surely above
-    `bands` pauses it too.
+    features or champion, Conflict when another campaign has the id or this one is cancelled or
+    stays paused, ServiceUnavailable when a store or the relay is gone: whatever goes wrong after
+    the start pauses the campaign, with the reason as its note. Harm surely above `bands` pauses it
+    too.
     """
     try_template(campaign)
     Past(connect_redis(services.redis_url)).check(campaign.as_of)
@@ -111,7 +113,7 @@ def run(
     try:
         with Ledger(services.database_url) as ledger:
             store = CampaignStore(engine)
-            started_at = start(store, campaign)
+            started_at = start(store, campaign, resume=resume)
             with pausing(store, campaign.id):
                 lake = Lake(services.lake)
                 senders = senders if campaign.trigger is None else 1
@@ -161,12 +163,13 @@ class Run:
         """Enqueue and watch; the campaign is finished, paused or cancelled afterwards."""
         begun = time.monotonic()
         closes_at = self._campaign.window.closes_at(started_at)
-        try:
-            with ThreadPoolExecutor(1) as pool:
-                audience = pool.submit(self._enqueue)
+        with ThreadPoolExecutor(1) as pool:
+            audience = pool.submit(self._enqueue)
+            try:
                 state = self._watch(audience, closes_at)
-        finally:
-            self._crew.dismiss()
+            finally:  # at once: enqueuing the rest may take minutes
+                self._crew.dismiss()
+        audience.result()
         if state is CampaignState.RUNNING:
             state = self._end()
         if state is CampaignState.CANCELLED:  # what was enqueued or put back meanwhile
@@ -202,7 +205,6 @@ class Run:
                 return CampaignState.RUNNING
             state = self._store.get(self._campaign.id).state
             if state is not CampaignState.RUNNING:
-                audience.result()
                 return state
             if trouble := self._harm.trouble():
                 log.warning("the campaign pauses by itself", why=trouble)

@@ -146,10 +146,12 @@ def _act_routes(routes: APIRouter, door: Door, sessions: Sessions, pages: Pages)
             form = await _form(request)
             if not sessions.form_is_ours(request.cookies, form.get("token", "")):
                 return pages.show("error", request, 403, error=None)
-            note = "by hand" if to is CampaignState.PAUSED else None
-            stored = await asyncio.to_thread(door.campaigns.move, campaign_id, to, note)
             if to is CampaignState.RUNNING:
-                await asyncio.to_thread(door.start, stored.campaign, resumed=True)
+                stored = await asyncio.to_thread(door.campaigns.resume, campaign_id)
+                if stored.goes_on:
+                    await asyncio.to_thread(door.start, stored.campaign, resumed=True)
+            else:
+                await asyncio.to_thread(door.campaigns.move, campaign_id, to, "by hand")
             return RedirectResponse(f"{HOME}/campaigns/{campaign_id}", 303)
 
         return await pages.answer(request, make)

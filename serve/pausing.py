@@ -31,7 +31,7 @@ def _pause(store: CampaignStore, campaign_id: str, why: str) -> None:
     """Pause it, unless it stopped already; a store that is away may be back in some seconds."""
     for wait_s in PAUSE_AGAIN_S:
         try:
-            store.move(campaign_id, CampaignState.PAUSED, why)
+            store.move(campaign_id, CampaignState.PAUSED, why, sources=(CampaignState.RUNNING,))
         except Conflict:
             return
         except SQLAlchemyError as error:

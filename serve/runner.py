@@ -33,7 +33,8 @@ class CampaignRunner:
         try:
             # Also what goes wrong before the start: whoever resumed it has set it running already.
             with pausing(CampaignStore(self._stores.engine), self._campaign.id):
-                run(self._campaign, services, scorer_budget_s=budget_s)
+                # Who resumed it has set it running; Ray, which may call this again, must not.
+                run(self._campaign, services, scorer_budget_s=budget_s, resume=False)
         except RecoError as error:
             log.warning("the campaign stopped", campaign=self._campaign.id, why=str(error))
         except Exception:

@@ -258,20 +258,48 @@ def test_whatever_goes_wrong_in_a_run_pauses_it_with_the_reason(
     )
 
 
-def test_joining_resumes_and_leaves_alone_what_runs_but_not_what_is_cancelled(
+def test_resuming_leaves_alone_what_runs_but_not_what_is_cancelled(
     tmp_path: Path, engine: Engine
 ) -> None:
     store = CampaignStore(engine)
     start(store, load(written(tmp_path, NEEDED)))
     store.move("c", CampaignState.PAUSED)
 
-    resumed, joined = store.join("c"), store.join("c")
+    resumed, again, joined = store.resume("c"), store.resume("c"), store.join("c")
     store.move("c", CampaignState.CANCELLED)
 
-    assert resumed == joined
+    assert resumed == again == joined
     assert resumed.state is CampaignState.RUNNING
-    with pytest.raises(Conflict, match="cancelled"):
-        store.join("c")
+    for call in (store.join, store.resume):
+        with pytest.raises(Conflict, match="cancelled"):
+            call("c")
+
+
+def test_only_who_says_so_resumes_a_campaign(tmp_path: Path, engine: Engine) -> None:
+    store, wanted = CampaignStore(engine), load(written(tmp_path, NEEDED))
+    start(store, wanted)
+    store.move("c", CampaignState.PAUSED, "it does harm")
+
+    with pytest.raises(Conflict, match="it does harm"), pausing(store, "c"):
+        start(store, wanted, resume=False)  # a driver that Ray starts again
+
+    assert store.get("c").note == "it does harm"
+    start(store, wanted)
+    assert store.get("c").state is CampaignState.RUNNING
+
+
+def test_single_sends_are_held_up_and_go_on_without_a_mail_to_the_whole_audience(
+    tmp_path: Path, engine: Engine
+) -> None:
+    store = CampaignStore(engine)
+    store.create(load(written(tmp_path, NEEDED)))
+    with pytest.raises(Conflict, match="single sends"):
+        store.resume("c")
+    store.move("c", CampaignState.PAUSED)
+
+    resumed = store.resume("c")
+
+    assert (resumed.state, resumed.goes_on) == (CampaignState.DRAFT, False)
 
 
 def test_states_change_only_along_their_table(engine: Engine) -> None:

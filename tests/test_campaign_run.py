@@ -2,13 +2,16 @@
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from email import message_from_bytes
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +26,9 @@ from reco.database import COPY_CHOICES
 from reco.embedded import Services
 from reco.errors import Conflict, NotFound, ServiceUnavailable
 from reco.events.lake import Lake
+from serve.audience import enqueue
 from serve.campaign import CampaignSummary, run
+from serve.crew import Crew
 from serve.latency import table_name
 from serve.outgoing import GROUP
 from serve.sender import IN_FLIGHT
@@ -148,7 +153,7 @@ def test_pause_stops_it_and_resume_finishes_the_rest(mail_to, smtp_sink, world):
             paused.append(done)
             store.move("held", CampaignState.PAUSED, "by hand")
 
-    slow = campaign("held", rate_per_s=400)  # the operator is quicker than the sender
+    slow = campaign("held", rate_per_s=150)  # the operator is quicker than the sender
     first = run(slow, mail_to, senders=1, progress=pause)
     second = run(slow, mail_to, senders=1)
 
@@ -157,6 +162,32 @@ def test_pause_stops_it_and_resume_finishes_the_rest(mail_to, smtp_sink, world):
     assert_nobody_is_lost(first, EVERYBODY)
     assert (second.state, second.accepted) == ("finished", REACHED)
     assert set(arrived(smtp_sink).values()) == {1}
+
+
+def test_a_pause_does_not_wait_until_everybody_is_enqueued(mail_to, smtp_sink, world, monkeypatch):
+    sent_home, dismiss = threading.Event(), Crew.dismiss
+
+    def slowly(*audience: Any) -> int:
+        known = enqueue(*audience)
+        assert sent_home.wait(30)
+        return known
+
+    def dismissed(crew: Crew) -> None:
+        dismiss(crew)
+        sent_home.set()
+
+    def pause(_: str, done: int, total: int) -> None:
+        if done:
+            with suppress(Conflict):
+                CampaignStore(world.engine).move("large", CampaignState.PAUSED)
+
+    monkeypatch.setattr("serve.campaign.enqueue", slowly)
+    monkeypatch.setattr(Crew, "dismiss", dismissed)
+
+    summary = run(campaign("large", rate_per_s=60), mail_to, senders=1, progress=pause)
+
+    assert summary.state == "paused"
+    assert_nobody_is_lost(summary, EVERYBODY)
 
 
 def test_cancelled_it_ends_and_whoever_waits_is_suppressed(mail_to, smtp_sink, world):

@@ -3,7 +3,7 @@
 Every change of state is compare-and-set, so of two operators one wins and the other is told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -22,10 +22,10 @@ class CampaignState(StrEnum):
     """State of a campaign.
 
     from      to                                  when
-    draft     running, cancelled                  sent; given up
+    draft     running, paused, cancelled          sent; its single sends held up; given up
     running   paused, finished, cancelled         by hand, by trouble, or because deferred mails
                                                   wait; nothing is left; given up
-    paused    running, cancelled                  resumed; given up
+    paused    running, draft, cancelled           resumed, to where it was; given up
     finished  running                             sent again: reaches only who is not in the ledger
     """
 
@@ -37,15 +37,28 @@ class CampaignState(StrEnum):
 
 
 STEPS: Final = {
-    CampaignState.DRAFT: {CampaignState.RUNNING, CampaignState.CANCELLED},
+    CampaignState.DRAFT: {
+        CampaignState.RUNNING,
+        CampaignState.PAUSED,
+        CampaignState.CANCELLED,
+    },
     CampaignState.RUNNING: {
         CampaignState.PAUSED,
         CampaignState.FINISHED,
         CampaignState.CANCELLED,
     },
-    CampaignState.PAUSED: {CampaignState.RUNNING, CampaignState.CANCELLED},
+    CampaignState.PAUSED: {
+        CampaignState.RUNNING,
+        CampaignState.DRAFT,
+        CampaignState.CANCELLED,
+    },
     CampaignState.FINISHED: {CampaignState.RUNNING},
     CampaignState.CANCELLED: set[CampaignState](),
+}
+
+TODO: Final = {
+    (CampaignState.PAUSED, CampaignState.RUNNING): "Resume it once its reason is gone.",
+    (CampaignState.DRAFT, CampaignState.RUNNING): "Send it; single sends need no start.",
 }
 
 
@@ -59,6 +72,11 @@ class StoredCampaign:
     started_at: datetime | None  # the first start
     finished_at: datetime | None
     note: str | None  # why it was paused or cancelled
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has a driver once it is resumed; a draft that waits for its time has one."""
+        return self.state is CampaignState.RUNNING or self.campaign.window.start_at is not None
 
 
 class CampaignStore:
@@ -107,26 +125,46 @@ class CampaignStore:
             return [_stored(row) for row in connection.execute(statement)]
 
     def join(self, campaign_id: str) -> StoredCampaign:
-        """Set a campaign running; one that runs already stays so. Raises Conflict, NotFound."""
+        """Set a campaign running that is not paused; one that runs already stays so.
+
+        Raises Conflict, NotFound.
+        """
+        return self._run(campaign_id, (CampaignState.DRAFT, CampaignState.FINISHED))
+
+    def resume(self, campaign_id: str) -> StoredCampaign:
+        """Go on with a paused campaign, where it was; one that runs already stays so.
+
+        One that never ran is a draft again: only its single sends go on. Raises Conflict, NotFound.
+        """
         stored = self.get(campaign_id)
-        if stored.state is CampaignState.RUNNING:
-            return stored
+        if stored.state is CampaignState.PAUSED and stored.started_at is None:
+            return self.move(campaign_id, CampaignState.DRAFT)
+        return self._run(campaign_id, (CampaignState.PAUSED,))
+
+    def _run(self, campaign_id: str, sources: Collection[CampaignState]) -> StoredCampaign:
         try:
-            return self.move(campaign_id, CampaignState.RUNNING)
-        except Conflict:  # another one was faster
+            return self.move(campaign_id, CampaignState.RUNNING, sources=sources)
+        except Conflict:
             stored = self.get(campaign_id)
             if stored.state is CampaignState.RUNNING:
                 return stored
             raise
 
-    def move(self, campaign_id: str, to: CampaignState, note: str | None = None) -> StoredCampaign:
-        """Change the state along `STEPS`, in one compare-and-set.
+    def move(
+        self,
+        campaign_id: str,
+        to: CampaignState,
+        note: str | None = None,
+        *,
+        sources: Collection[CampaignState] = tuple(CampaignState),
+    ) -> StoredCampaign:
+        """Change the state along `STEPS`, as far as it is one of `sources`, in one compare-and-set.
 
         Raises Conflict when the campaign is in a state from which `to` cannot be reached, NotFound
         when there is none.
         """
         columns = CAMPAIGNS.c
-        sources = [source.value for source, targets in STEPS.items() if to in targets]
+        allowed = [source.value for source in sources if to in STEPS[source]]
         values: dict[str, Any] = {"state": to.value, "note": note}
         if to is CampaignState.RUNNING:
             values |= {"started_at": func.coalesce(columns.started_at, func.now())}
@@ -135,7 +173,7 @@ class CampaignStore:
             values |= {"finished_at": func.now()}
         statement = (
             update(CAMPAIGNS)
-            .where(columns.campaign_id == campaign_id, columns.state.in_(sources))
+            .where(columns.campaign_id == campaign_id, columns.state.in_(allowed))
             .values(values)
         )
         with self._engine.begin() as connection:
@@ -145,7 +183,7 @@ class CampaignStore:
             raise Conflict(
                 f"Campaign {campaign_id} cannot become {to}.",
                 f"It is {stored.state}" + (f": {stored.note}." if stored.note else "."),
-                "Look at `reco campaign status` and try again.",
+                TODO.get((stored.state, to), "Look at `reco campaign status` and try again."),
             )
         return stored
 
