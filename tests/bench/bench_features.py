@@ -135,7 +135,7 @@ def main() -> None:
         f"python {platform.python_version()}, duckdb {duckdb.__version__}, "
         f"polars {pl.__version__}, ray {ray.__version__}, pyarrow {pa.__version__}"
     )
-    print("$ python " + " ".join(sys.argv))
+    print("$ python tests/bench/bench_features.py " + " ".join(sys.argv[1:]))
     with (
         tempfile.TemporaryDirectory() as folder,
         open_services(Settings(home=Path(folder) / "home")) as services,

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 os.environ |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
+import httpx
 import yaml
 from pydantic import SecretStr
 
@@ -153,8 +154,10 @@ def prepared(recipients: int, folder: Path, log: IO[bytes]) -> Iterator[Field]:
             environment = {**os.environ, **services.environment(), "PYTHONPATH": str(ROOT)}
             with running_cluster(2, environment) as address:
                 found = Field(services, address, sink, valkey, store, log)
-                application = found.start("serve", str(_config(folder)))
+                port = free_port()
+                application = found.start("serve", str(_config(folder, port)))
                 try:
+                    _await_application(port)
                     yield found
                 finally:
                     for process in (found.driver, application):
@@ -164,14 +167,24 @@ def prepared(recipients: int, folder: Path, log: IO[bytes]) -> Iterator[Field]:
                     stop(found.store, valkey.stop_signal)
 
 
-def _config(folder: Path) -> Path:
-    """The configuration of the repository, on a free port and without gRPC."""
+def _config(folder: Path, port: int) -> Path:
+    """The configuration of the repository, on this port and without gRPC."""
     config = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text())
-    config["http_options"]["port"] = free_port()
+    config["http_options"]["port"] = port
     config.pop("grpc_options", None)
     file = folder / "serve.yaml"
     file.write_text(yaml.safe_dump(config))
     return file
+
+
+def _await_application(port: int) -> None:
+    """A driver that came first would start Ray Serve without HTTP, and there were no proxy."""
+    for _ in range(240):
+        with suppress(httpx.TransportError):
+            if httpx.get(f"http://127.0.0.1:{port}/healthz").is_success:
+                return
+        time.sleep(0.5)
+    raise SystemExit("The application does not come up: is the machine too busy?")
 
 
 def run(found: Field, recipients: int, kills: int, draw: random.Random) -> None:

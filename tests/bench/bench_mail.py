@@ -95,7 +95,9 @@ def whole_list(services: Services, world: World, addresses: int, domains: int) -
     store = SubscriberStore(world.engine)
     store.upsert(pl.DataFrame(rows, schema={name: schema[name] for name in rows}))
     with running_name_server() as dns:
-        dns.zones |= {f"d{n}.example": {"MX": ["10 mx.example."]} for n in range(domains)}
+        listed = [f"d{n}.example" for n in range(domains)]
+        for domain in [*listed, "mail.example", "gmail.com", "yahoo.com"]:  # the world's own too
+            dns.zones[domain] = {"MX": ["10 mx.example."]}
         known = MailDomains(dns.address)
         begun = time.perf_counter()
         suppressions = SuppressionList(world.engine, services.link_key)
