@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from reco.errors import ConfigError, InputError, NotFound
+from reco.mac import Mac
 
 MAC_BYTES: Final = 16
 MIN_KEY_BYTES: Final = 16
@@ -50,15 +51,16 @@ class LinkSigner:
     """
 
     def __init__(self, keys: bytes | Mapping[int, bytes]) -> None:
-        self._keys = {1: keys} if isinstance(keys, bytes) else dict(keys)
-        good = all(0 <= n <= 255 and len(k) >= MIN_KEY_BYTES for n, k in self._keys.items())
-        if not self._keys or not good:
+        given = {1: keys} if isinstance(keys, bytes) else keys
+        good = all(0 <= n <= 255 and len(k) >= MIN_KEY_BYTES for n, k in given.items())
+        if not given or not good:
             raise ConfigError(
                 "the keys that sign links cannot be used",
                 f"each needs an id of 0..255 and at least {MIN_KEY_BYTES} bytes",
                 "make one: python -c 'import secrets; print(secrets.token_hex(32))'",
             )
-        self._newest = max(self._keys)
+        self._macs = {number: Mac(key) for number, key in given.items()}
+        self._newest = max(given)
 
     def sign(self, link: Link) -> str:
         """Token of a link: URL-safe, the same for the same link and key.
@@ -76,7 +78,7 @@ class LinkSigner:
             raise InputError(f"link number {link.number} is not within 0..{MAX_NUMBER}")
         head = (self._newest, ord(link.kind.value), link.number >> 8, link.number & 255)
         body = bytes((*head, len(campaign))) + campaign + user
-        return _encode(body + self._mac(self._keys[self._newest], body))
+        return _encode(body + _tag(self._macs[self._newest], body))
 
     def url(self, root: str, link: Link) -> str:
         """Full address of a link below the public root."""
@@ -98,18 +100,14 @@ class LinkSigner:
             raise ValueError("length")
         data = _decode(token)
         body, mac = data[:-MAC_BYTES], data[-MAC_BYTES:]
-        key = self._keys.get(body[0])
-        if key is None or not hmac.compare_digest(self._mac(key, body), mac):
+        ours = self._macs.get(body[0])
+        if ours is None or not hmac.compare_digest(_tag(ours, body), mac):
             raise ValueError("signature")
         if body[1] != ord(kind.value):
             raise ValueError("kind")
         end = _HEAD + body[4]
         number = body[2] << 8 | body[3]
         return Link(kind, body[_HEAD:end].decode(), body[end:].decode(), number)
-
-    @staticmethod
-    def _mac(key: bytes, body: bytes) -> bytes:
-        return hmac.digest(key, b"reco link\0" + body, "sha256")[:MAC_BYTES]
 
 
 def with_utm(url: str, parameters: Mapping[str, str]) -> str:
@@ -118,6 +116,10 @@ def with_utm(url: str, parameters: Mapping[str, str]) -> str:
     present = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
     added = urlencode({n: v for n, v in parameters.items() if v and n not in present})
     return urlunsplit(parts._replace(query="&".join(q for q in (parts.query, added) if q)))
+
+
+def _tag(mac: Mac, body: bytes) -> bytes:
+    return mac.digest(b"reco link\0" + body)[:MAC_BYTES]
 
 
 def _encode(data: bytes) -> str:

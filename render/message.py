@@ -5,7 +5,6 @@ is filled in as bytes, many times faster than an EmailMessage (tests/bench/bench
 """
 
 import hashlib
-import hmac
 import re
 from base64 import b32encode
 from binascii import b2a_base64, b2a_qp
@@ -21,6 +20,7 @@ from typing import Final
 import numpy as np
 
 from reco.errors import ConfigError
+from reco.mac import Mac
 from render.headers import address, clean, display_name, unstructured
 from render.views import RecipientView, Rendered
 
@@ -111,11 +111,11 @@ class Assembler:
         return f"List-Unsubscribe: {targets}\r\n{one_click}"
 
 
-def message_id(key: bytes, campaign_id: str, user_id: str, domain: str) -> str:
+def message_id(mac: Mac, campaign_id: str, user_id: str, domain: str) -> str:
     """The one Message-ID of a recipient in a campaign; a retry carries the same."""
     words = [word.encode() for word in (campaign_id, user_id)]
     body = b"reco message\0" + b"".join(b"%d:%b" % (len(word), word) for word in words)
-    digest = hmac.digest(key, body, "sha256")[:20]
+    digest = mac.digest(body)[:20]
     return f"<{b32encode(digest).decode().lower()}@{domain}>"
 
 

@@ -47,5 +47,11 @@ def build(args: AppArgs) -> Application:
 def stage(body: type, **options: Any) -> Deployment:
     """A deployment named as its class; configs/serve.yaml overrides any of its options."""
     small = {"num_cpus": 0.1}  # a claim for placement, not a limit: the demo has two cores
-    defaults: dict[str, Any] = {"max_ongoing_requests": CHUNKS_AT_ONCE, "ray_actor_options": small}
+    # A line for each request costs more than its routing, and paths hold the tokens of readers.
+    quiet = {"enable_access_log": False}
+    defaults: dict[str, Any] = {
+        "max_ongoing_requests": CHUNKS_AT_ONCE,
+        "ray_actor_options": small,
+        "logging_config": quiet,
+    }
     return serve.deployment(**(defaults | options))(body)

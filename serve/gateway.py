@@ -37,7 +37,8 @@ from serve.single import Ask, Outcome, SingleSends, by_campaign
 from serve.stores import Stores
 
 GATHERED: Final = 128  # single sends in a chunk
-GATHER_S: Final = 0.008  # how long a group waits for others: clients that were just answered
+GATHER_PAUSE_S: Final = 0.006  # a group begins when nobody came for so long,
+GATHER_S: Final = 0.03  # or its first call waits so long
 GROUPS_AT_ONCE: Final = 2  # more would be smaller: a group costs as much as twenty of its mails
 
 
@@ -60,6 +61,7 @@ class Gateway:
         self.stores = Stores(home)
         self.graph = Graph(door_budget_s, features, scorer, rules, renderer)
         self.campaigns = CampaignStore(self.stores.engine)
+        self._stored = CampaignStore(self.stores.reading)  # asked for each group of sends
         self.subscribers = SubscriberStore(self.stores.engine)
         self.ledger = Ledger(self.stores.services.database_url)
         self.readers = Readers(self.stores)
@@ -67,11 +69,16 @@ class Gateway:
         self._single = SingleSends(self.stores.reading, self.ledger)
         self._grpc = GrpcDoor(self, self.stores.services.api_key)
         self._sends: Gathering[Ask, Outcome | RecoError] = Gathering(
-            self._send_all, most=GATHERED, wait_s=GATHER_S, at_once=GROUPS_AT_ONCE
+            self._send_all,
+            most=GATHERED,
+            pause_s=GATHER_PAUSE_S,
+            wait_s=GATHER_S,
+            at_once=GROUPS_AT_ONCE,
         )
         self._questions: Gathering[Question, Answer | RecoError] = Gathering(
             self._answer_all,
             most=MOST_USERS,
+            pause_s=GATHER_PAUSE_S,
             wait_s=GATHER_S,
             at_once=GROUPS_AT_ONCE,
             size=lambda question: len(question.users),
@@ -137,7 +144,7 @@ class Gateway:
     async def _sender(self, asked: Campaign | str) -> tuple[Campaign, Sender]:
         """A campaign and its sender in this replica; made when first needed."""
         find: Callable[[], StoredCampaign] = (
-            partial(self.campaigns.get, asked)
+            partial(self._stored.get, asked)
             if isinstance(asked, str)
             else partial(self.campaigns.create, asked)
         )

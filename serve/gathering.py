@@ -2,7 +2,8 @@
 
 Ray's own `serve.batch` closes a group every few milliseconds, whether one can start or not, so that
 under load many small groups stand in line; here a group closes when it starts, and those under way
-share the calls evenly.
+share the calls evenly. It starts once nobody else comes: clients that were answered together ask
+again one by one, and who misses the group waits for the whole of the next.
 """
 
 import asyncio
@@ -35,7 +36,8 @@ class Gathering(Generic[Ask, Answer]):
 
     work    makes the calls of a group: an answer for each, in order
     least   a group this small is not shared out
-    wait_s  how long a group waits for others once it could begin
+    pause_s  how long nobody has come before a group that could begin does
+    wait_s  how long it waits at most, since the first of them
     size    what a call counts for against `most`; a larger one goes alone
     """
 
@@ -44,6 +46,7 @@ class Gathering(Generic[Ask, Answer]):
         work: Callable[[list[Ask]], Awaitable[Sequence[Answer | Unforeseen]]],
         *,
         most: int,
+        pause_s: float,
         wait_s: float,
         at_once: int,
         least: int = 16,
@@ -51,12 +54,14 @@ class Gathering(Generic[Ask, Answer]):
     ) -> None:
         self._work = work
         self._most = most
+        self._pause_s = pause_s
         self._wait_s = wait_s
         self._at_once = at_once
         self._least = least
         self._size = size
         self._waiting: deque[_Waiting[Ask, Answer]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._latest = 0.0  # of the event loop's clock: then it begins, whoever comes
         self._groups: dict[asyncio.Task[None], int] = {}
 
     async def ask(self, ask: Ask) -> Answer:
@@ -68,9 +73,19 @@ class Gathering(Generic[Ask, Answer]):
         return await waiting.answer
 
     def _soon(self) -> None:
-        """Let the next groups begin in a moment, when somebody waits and there is a place."""
-        if self._timer is None and self._waiting and len(self._groups) < self._at_once:
-            self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._start)
+        """Let the next groups begin when nobody else comes, as far as there is a place."""
+        if not self._waiting or len(self._groups) >= self._at_once:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._timer is None:
+            self._latest = now + self._wait_s
+        else:
+            self._timer.cancel()
+        full = len(self._waiting) >= self._most
+        self._timer = loop.call_at(
+            now if full else min(now + self._pause_s, self._latest), self._start
+        )
 
     def _start(self) -> None:
         """Begin the next groups, as far as there are calls and places for them."""

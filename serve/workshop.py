@@ -11,6 +11,7 @@ import numpy.typing as npt
 from reco.campaigns.variants import Chosen
 from reco.catalogue import Catalogue
 from reco.embedded import Services
+from reco.mac import Mac
 from reco.models.slates import Reason
 from render.images import spoken
 from render.links import Link, LinkKind, LinkSigner
@@ -61,7 +62,7 @@ class Workshop:
         campaign = campaign_of(spec)
         self._campaign = campaign
         self._links = LinkSigner(services.link_key)
-        self._key = services.link_key
+        self._mac = Mac(services.link_key)
         self._root = services.public_url
         self._domain = domain_of(campaign)
         self._items = ItemViews(catalogue, campaign, services.public_url, self._links)
@@ -116,7 +117,7 @@ class Workshop:
         }
         chosen = self._chosen(person)
         rendered = self._renderer(chosen).render(person, views, context)
-        mid = message_id(self._key, self._campaign.id, delivery, self._domain)
+        mid = message_id(self._mac, self._campaign.id, delivery, self._domain)
         message = self._assembler.assemble(person, rendered, mid, unsubscribe, now)
         signed = self._dkim.sign(message) if self._dkim else message
         return Mail(mid, signed, rendered, chosen)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from reco.errors import ConfigError
+from reco.mac import Mac
 from render.dkim import SIGNED, DkimSigner, body_hash
 from render.message import Assembler, Sender, message_id
 from render.views import RecipientView, Rendered
@@ -46,7 +47,7 @@ def message(n=0, text="Hi", subject="Your picks"):
     return Assembler(SENDER).assemble(
         RecipientView("u", "ana@example.com", "Ana"),
         Rendered(subject, "", f"<p>{text}</p>", text),
-        message_id(b"k" * 32, "c", f"user-{n}", "shop.example"),
+        message_id(Mac(b"k" * 32), "c", f"user-{n}", "shop.example"),
         "https://shop.example/u/TOKEN",
         datetime(2026, 11, 24, tzinfo=UTC),
     )

@@ -36,7 +36,7 @@ async def asked(gathering, *numbers):
 async def test_who_comes_together_is_answered_together_and_each_by_its_own():
     work = Worker()
     work.go.set()
-    gathering = Gathering(work, most=10, wait_s=0.001, at_once=2)
+    gathering = Gathering(work, most=10, pause_s=0.001, wait_s=0.001, at_once=2)
 
     answers = await asyncio.gather(*(gathering.ask(i) for i in range(6)))
 
@@ -46,7 +46,7 @@ async def test_who_comes_together_is_answered_together_and_each_by_its_own():
 
 async def test_whoever_waits_while_all_places_are_taken_joins_one_next_group():
     work = Worker()
-    gathering = Gathering(work, most=3, wait_s=0.001, at_once=1)
+    gathering = Gathering(work, most=3, pause_s=0.001, wait_s=0.001, at_once=1)
 
     first = await asked(gathering, 1)
     later = [*await asked(gathering, 2), *await asked(gathering, 3, 4, 5)]
@@ -59,7 +59,7 @@ async def test_whoever_waits_while_all_places_are_taken_joins_one_next_group():
 
 async def test_who_asks_again_when_answered_joins_those_who_wait():
     work = Worker()
-    gathering = Gathering(work, most=10, wait_s=0.02, at_once=1)
+    gathering = Gathering(work, most=10, pause_s=0.02, wait_s=0.02, at_once=1)
     first = await asked(gathering, 1, 2)
     later = await asked(gathering, 3)
     work.go.set()
@@ -73,7 +73,7 @@ async def test_who_asks_again_when_answered_joins_those_who_wait():
 
 async def test_what_is_too_much_for_one_group_takes_the_free_place_too():
     work = Worker()
-    gathering = Gathering(work, most=3, wait_s=0.001, at_once=2)
+    gathering = Gathering(work, most=3, pause_s=0.001, wait_s=0.001, at_once=2)
 
     tasks = await asked(gathering, 1, 2, 3, 4)
     work.go.set()
@@ -84,7 +84,7 @@ async def test_what_is_too_much_for_one_group_takes_the_free_place_too():
 
 async def test_groups_under_way_share_the_calls_evenly():
     work = Worker()
-    gathering = Gathering(work, most=100, wait_s=0.001, at_once=2, least=2)
+    gathering = Gathering(work, most=100, pause_s=0.001, wait_s=0.001, at_once=2, least=2)
     few = await asked(gathering, 1)
 
     many = await asked(gathering, *range(2, 10))
@@ -96,7 +96,9 @@ async def test_groups_under_way_share_the_calls_evenly():
 
 async def test_large_calls_count_for_more_and_the_largest_goes_alone():
     work = Worker()
-    gathering = Gathering(work, most=10, wait_s=0.001, at_once=1, size=lambda ask: ask)
+    gathering = Gathering(
+        work, most=10, pause_s=0.001, wait_s=0.001, at_once=1, size=lambda ask: ask
+    )
 
     tasks = await asked(gathering, 4, 6, 50, 3)
     work.go.set()
@@ -108,7 +110,7 @@ async def test_large_calls_count_for_more_and_the_largest_goes_alone():
 async def test_an_error_belongs_to_its_group_and_the_next_one_goes_on():
     work = Worker()
     work.go.set()
-    gathering = Gathering(work, most=2, wait_s=0.001, at_once=1)
+    gathering = Gathering(work, most=2, pause_s=0.001, wait_s=0.001, at_once=1)
 
     found = await asyncio.gather(*(gathering.ask(i) for i in (1, -1, 3)), return_exceptions=True)
 
@@ -117,7 +119,7 @@ async def test_an_error_belongs_to_its_group_and_the_next_one_goes_on():
 
 async def test_nothing_is_done_for_who_has_gone_before_it_began():
     work = Worker()
-    gathering = Gathering(work, most=5, wait_s=0.001, at_once=1)
+    gathering = Gathering(work, most=5, pause_s=0.001, wait_s=0.001, at_once=1)
     (busy,) = await asked(gathering, 1)
     gone, stays = await asked(gathering, 2, 3)
 
@@ -139,7 +141,7 @@ async def test_a_group_belongs_to_none_of_its_callers():
         seen.append(request.get())
         return await work(asks)
 
-    gathering = Gathering(noted, most=2, wait_s=0.001, at_once=1)
+    gathering = Gathering(noted, most=2, pause_s=0.001, wait_s=0.001, at_once=1)
     request.set("the first of them")
     gone, stays, next_group = await asked(gathering, 1, 2, 3)
     gone.cancel()
@@ -158,7 +160,7 @@ async def test_what_breaks_one_group_is_no_answer_of_another():
         groups = [[i for i in places if asks[i] % 2 == odd] for odd in (0, 1)]
         return await by_group(asks, groups, work)
 
-    gathering = Gathering(by_parity, most=10, wait_s=0.001, at_once=1)
+    gathering = Gathering(by_parity, most=10, pause_s=0.001, wait_s=0.001, at_once=1)
     tasks = await asked(gathering, 2, -1, 4, 1)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
 

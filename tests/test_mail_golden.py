@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from reco.mac import Mac
 from reco.models.slates import Reason
 from render.compile import compile_template
 from render.formats import format_price
@@ -92,7 +93,7 @@ def sent():
         },
     )
     sender = Sender("Corner Market", "news@shop.example", unsubscribe_email="out@shop.example")
-    identity = message_id(KEY, "weekly-49", "user-7", "shop.example")
+    identity = message_id(Mac(KEY), "weekly-49", "user-7", "shop.example")
     return Assembler(sender).assemble(recipient, rendered, identity, unsubscribe, DATE)
 
 

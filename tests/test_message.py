@@ -13,12 +13,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reco.errors import ConfigError
+from reco.mac import Mac
 from render.message import Assembler, Sender, message_id, return_path
 from render.views import RecipientView, Rendered
 
 KEY = bytes(range(32))
 DATE = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
-ID = message_id(KEY, "weekly", "user-1", "shop.example")
+ID = message_id(Mac(KEY), "weekly", "user-1", "shop.example")
 URL = "https://shop.example/u/TOKEN"
 SENDER = Sender(
     from_name="Corner Market",
@@ -207,12 +208,12 @@ def test_what_is_no_address_is_refused(email):
 
 
 def test_a_recipient_has_one_message_id_in_a_campaign():
-    assert message_id(KEY, "weekly", "user-1", "shop.example") == ID
+    assert message_id(Mac(KEY), "weekly", "user-1", "shop.example") == ID
     others = {
-        message_id(KEY, "weekly", "user-2", "shop.example"),
-        message_id(KEY, "weeklyuser", "-1", "shop.example"),
-        message_id(KEY, "weekl", "yuser-1", "shop.example"),
-        message_id(KEY[::-1], "weekly", "user-1", "shop.example"),
+        message_id(Mac(KEY), "weekly", "user-2", "shop.example"),
+        message_id(Mac(KEY), "weeklyuser", "-1", "shop.example"),
+        message_id(Mac(KEY), "weekl", "yuser-1", "shop.example"),
+        message_id(Mac(KEY[::-1]), "weekly", "user-1", "shop.example"),
     }
     assert len(others | {ID}) == 5
     assert re.fullmatch(r"<[a-z2-7]{32}@shop\.example>", ID)

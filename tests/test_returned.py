@@ -16,6 +16,7 @@ from reco.campaigns.ledger import Ledger
 from reco.cli import main
 from reco.database import BOUNCES
 from reco.errors import NotFound
+from reco.mac import Mac
 from reco.outcomes.maildir import take_new
 from reco.outcomes.returned import Delivered, ReturnedMail
 from reco.outcomes.verdicts import Kind
@@ -57,7 +58,7 @@ class Sent:
 @pytest.fixture
 def sent(engine, database_url) -> Sent:
     SubscriberStore(engine).upsert(pl.DataFrame({"user_id": ["ana"], "email": [ANA]}))
-    ids = [message_id(KEY, f"c{n}", "ana", "shop.example") for n in range(4)]
+    ids = [message_id(Mac(KEY), f"c{n}", "ana", "shop.example") for n in range(4)]
     with Ledger(database_url) as ledger:
         for n, mid in enumerate(ids):
             ledger.enqueue(f"c{n}", [("ana", "personal")])

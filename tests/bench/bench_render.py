@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from reco.mac import Mac
 from render.compile import compile_template
 from render.dkim import DkimSigner
 from render.links import Link, LinkKind, LinkSigner
@@ -49,7 +50,7 @@ def slow(mail: Rendered, url: str) -> bytes:
     message["To"] = Address("Ana", addr_spec="ana@example.com")
     message["Subject"] = mail.subject
     message["Date"] = format_datetime(DATE)
-    message["Message-ID"] = message_id(KEY, "weekly", "user-1", "shop.example")
+    message["Message-ID"] = message_id(Mac(KEY), "weekly", "user-1", "shop.example")
     message["List-Unsubscribe"] = f"<{url}>, <mailto:out@shop.example>"
     message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     message.set_content(mail.text)
@@ -75,7 +76,8 @@ def main() -> None:
     link = Link(LinkKind.CLICK, "weekly", "user-1", 3)
     url = signer.url("https://shop.example", link)
     mail = renderer.render(recipient, picks)
-    identity = message_id(KEY, "weekly", "user-1", "shop.example")
+    mac = Mac(KEY)
+    identity = message_id(mac, "weekly", "user-1", "shop.example")
 
     def assemble() -> bytes:
         return assembler.assemble(recipient, mail, identity, url, DATE)
@@ -94,7 +96,11 @@ def main() -> None:
         ("render the HTML part", page, mails),
         ("render subject, preheader, HTML, text", lambda: renderer.render(recipient, picks), mails),
         ("sign a link", lambda: signer.sign(link), mails),
-        ("make a Message-ID", lambda: message_id(KEY, "weekly", "user-1", "shop.example"), mails),
+        (
+            "make a Message-ID",
+            lambda: message_id(Mac(KEY), "weekly", "user-1", "shop.example"),
+            mails,
+        ),
         ("assemble the message", assemble, mails),
         *(
             (f"DKIM by {name}", partial(dkim_of(key).sign, whole), mails // 4)
