@@ -7,6 +7,7 @@ the mail before; bodies go out as they are.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Final
 
 REPLY_LIMIT: Final = 65_536  # bytes of one unfinished reply; a real one has a few hundred
 START_INPUT: Final = 354
+QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # only Linux has it
 
 Envelope = tuple[bytes, bytes]  # the MAIL and the RCPT line
 
@@ -66,6 +68,7 @@ class Wire(asyncio.Protocol):
         self._transport = transport
         # Over TLS bytes may wait below us unseen, so "written" has to count as "sent" there.
         self._sees_buffer = transport.get_extra_info("ssl_object") is None
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
         self._unsent = False  # bytes wait in the transport
         self._body_begun = False
         self._body_left = False  # the kernel has its last byte
@@ -165,7 +168,15 @@ class Wire(asyncio.Protocol):
     def _announce(self, envelope: Envelope) -> None:
         mail, rcpt = envelope
         self._write(mail + rcpt + b"DATA\r\n")
+        self._acknowledge_at_once()
         self._announced = True
+
+    def _acknowledge_at_once(self) -> None:
+        """Some servers write each reply by itself, and the kernel then holds back the second one
+        until ours acknowledges the first, which it likes to do 40 ms later (Nagle's algorithm and
+        delayed acknowledgement). It forgets this wish whenever we send."""
+        if self._socket is not None and QUICK_ACK is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
 
     async def _open_pipelined(self, envelope: Envelope) -> None:
         if not self._announced:
