@@ -11,10 +11,11 @@ from reco.events.lake import Lake
 from reco.events.schema import conform
 from reco.features.history import RECORD, Histories
 from reco.models.artifact import Artifact, ModelConfig
+from reco.models.calibration import Calibration
 from reco.models.explore import EXPLORE_FEATURES
 from reco.models.item_statistics import ITEM_FEATURES, ItemStatistics
 from reco.models.lookalike import Lookalike
-from reco.models.ranker import Calibration, Head
+from reco.models.ranker import Head
 from reco.models.repeat import REPEAT_FEATURES
 from reco.models.spectral import unit
 from reco.models.taste import USER_COLUMNS

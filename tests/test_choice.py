@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from reco.models.artifact import Artifact
+from reco.models.calibration import Calibration
 from reco.models.plain import NAMES, Chosen
-from reco.models.ranker import Calibration
 from reco.models.rivals import rival
 from reco.models.scorer import Scorer
 from reco.models.slates import Reason, Rung

@@ -203,3 +203,14 @@ def test_what_needs_no_ray_does_not_wait_for_it(code):
     )
 
     assert set() == HEAVY & set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "module", ["serve.deployments", "serve.gateway", "serve.senders", "serve.runner"]
+)
+def test_of_all_replicas_and_actors_only_the_scorers_import_torch(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert set() == {"torch", "mlflow"} & set(done.stdout.split())

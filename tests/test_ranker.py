@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reco.models.calibration import Calibration
 from reco.models.metrics import calibration_error
-from reco.models.ranker import Calibration, Head
+from reco.models.ranker import Head
 
 
 def test_a_head_starts_as_the_feature_it_is_told() -> None:

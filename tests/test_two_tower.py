@@ -6,11 +6,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from reco.models.explore import largest, retrieve
+from reco.models.item_tokens import content_tokens
 from reco.models.losses import Answers, draw_negatives, full_softmax, sampled_loss, sampled_softmax
+from reco.models.retrieval import largest, retrieve
 from reco.models.spectral import Spectrum
 from reco.models.taste import USER_COLUMNS, Known
-from reco.models.two_tower import Bags, TwoTower, content_tokens
+from reco.models.two_tower import Bags, TwoTower
 from tests.model_world import catalogue_of
 
 USERS, ITEMS, DIM = 200, 120, 16

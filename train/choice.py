@@ -13,8 +13,8 @@ import numpy.typing as npt
 from reco.errors import ModelMismatch, NotFound
 from reco.features.history import cutoff_day
 from reco.models.artifact import Artifact
+from reco.models.calibration import Calibration
 from reco.models.plain import NAMES, Chosen, logits
-from reco.models.ranker import Calibration
 from reco.models.rivals import Rival, rival
 from reco.tables import item_keys, type_code
 from train.config import TrainConfig

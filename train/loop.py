@@ -16,8 +16,9 @@ import torch
 from reco.catalogue import Catalogue
 from reco.events.lake import Lake
 from reco.models.artifact import TOUCHED, WAY, Artifact, ModelConfig
+from reco.models.calibration import Calibration
 from reco.models.item_graph import ItemGraph
-from reco.models.ranker import Calibration, Head
+from reco.models.ranker import Head
 from reco.models.repeat import debiased
 from reco.models.retrieval import Retrieval
 from reco.models.taste import USER_COLUMNS

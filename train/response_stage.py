@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reco.models.artifact import Artifact
-from reco.models.ranker import Calibration
+from reco.models.calibration import Calibration
 from reco.models.response import HEADS, RESPONSE_FEATURES, Response, margins
 from train.config import ResponseConfig
 from train.impressions import Rows

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from reco.models.item_graph import ItemGraph
+from reco.models.item_tokens import content_tokens
 from reco.models.losses import Answers, draw_negatives, full_softmax, sampled_softmax
 from reco.models.retrieval import Retrieval
 from reco.models.towers import Towers
-from reco.models.two_tower import Bags, TwoTower, content_tokens
+from reco.models.two_tower import Bags, TwoTower
 from train.problem import Problem, Reference, profile_tokens
 
 Floats = npt.NDArray[np.float32]

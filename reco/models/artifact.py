@@ -27,12 +27,12 @@ from safetensors.numpy import load_file, save_file
 
 from reco.errors import ModelMismatch, NotFound
 from reco.features.history import LAYOUT
+from reco.models.calibration import Calibration
 from reco.models.explore import EXPLORE_FEATURES
 from reco.models.item_graph import ItemGraph
 from reco.models.item_statistics import ItemStatistics
 from reco.models.lookalike import Lookalike
 from reco.models.plain import Chosen
-from reco.models.ranker import Calibration
 from reco.models.repeat import REPEAT_FEATURES
 from reco.models.response import RESPONSE_FEATURES, Response
 from reco.models.taste import USER_COLUMNS

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from reco.catalogue import Catalogue
+from reco.models.item_tokens import CONTENT_ROWS, content_tokens
 from reco.models.spectral import unit_rows
-from reco.models.two_tower import CONTENT_ROWS, content_tokens
 
 Floats = npt.NDArray[np.float32]
 OWN: Final = 1e-6  # weight of the own likeness beside an item's popularity

@@ -15,10 +15,10 @@ import scipy.sparse as sp
 from safetensors.numpy import load_file, save_file
 
 from reco.catalogue import Catalogue
+from reco.models.calibration import Calibration
 from reco.models.collaborative import Collaborative
 from reco.models.content import Content
 from reco.models.picks import NO, Mask, Picks
-from reco.models.ranker import Calibration
 from reco.models.slates import Reason
 
 Floats = npt.NDArray[np.float32]
