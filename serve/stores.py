@@ -14,6 +14,7 @@ from reco.events.lake import Lake
 from reco.features.online import OnlineStore
 from reco.impatient import ImpatientRedis
 from reco.log import configure
+from reco.memory import keep_memory
 from reco.settings import read_settings
 
 
@@ -26,6 +27,7 @@ class Stores:
         Raises ServiceUnavailable or ConfigError when a service cannot be reached.
         """
         self._patient = patient
+        keep_memory()
         self._stack = ExitStack()
         configure(json=True)
         # Unchecked: a replica comes up while the relay is away, and serves what it can.
