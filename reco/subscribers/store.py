@@ -42,7 +42,11 @@ class Subscriber:
 
 
 COLUMNS: Final = tuple(f.name for f in fields(Subscriber))
-_SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM subscribers WHERE user_id = ANY(%(ids)s)"
+# Most have no attributes, and to parse "{}" for each takes a third of the time of a chunk.
+_SELECT: Final = (
+    f"SELECT {', '.join(COLUMNS[:-1])}, nullif(attributes, '{{}}') FROM subscribers "
+    "WHERE user_id = ANY(%(ids)s)"
+)
 
 _SHARED: Final = """
     select user_id, address from (
@@ -87,7 +91,8 @@ class SubscriberStore:
         """Subscribers in the order of their ids, None for who is unknown."""
         with self._engine.connect() as connection:
             found = connection.exec_driver_sql(_SELECT, {"ids": list(user_ids)})
-            known = {row[0]: Subscriber(*row) for row in found}
+            rows = [[*row[:-1], row[-1] or {}] for row in found]
+        known = {row[0]: Subscriber(*row) for row in rows}
         return [known.get(user_id) for user_id in user_ids]
 
     def shared_addresses(self) -> dict[str, str]:

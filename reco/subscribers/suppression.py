@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ARRAY, LargeBinary, any_, delete, func, literal, or_, select
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, delete, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Engine
 
@@ -109,7 +109,7 @@ class SuppressionList:
             columns.source,
             columns.since,
             columns.expires_at,
-        ).where(columns.address_hash.in_(hashes), IN_FORCE)
+        ).where(_one_of(hashes), IN_FORCE)
         with self._engine.connect() as connection:
             found = {
                 row.address_hash: Suppression(
@@ -134,10 +134,11 @@ class SuppressionList:
         """Those of these hashes that are on the list: entries expire, and are taken off."""
         if not hashes:
             return set()
-        named = literal(list(hashes), ARRAY(LargeBinary))
-        columns = SUPPRESSIONS.c
-        statement = select(columns.address_hash).where(
-            columns.address_hash == any_(named), IN_FORCE
-        )
+        statement = select(SUPPRESSIONS.c.address_hash).where(_one_of(hashes), IN_FORCE)
         with self._engine.connect() as connection:
             return set(connection.execute(statement).scalars())
+
+
+def _one_of(hashes: Collection[bytes]) -> ColumnElement[bool]:
+    """One array instead of a parameter each: half the time of a chunk."""
+    return SUPPRESSIONS.c.address_hash == any_(literal(list(hashes), ARRAY(LargeBinary)))
