@@ -1,13 +1,12 @@
 """/v1: what programs ask for. Every call needs the API key."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
 from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Depends, Header, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 
 from reco.campaigns.campaign import Campaign
 from reco.campaigns.cancelling import cancel
@@ -15,6 +14,7 @@ from reco.campaigns.ledger import Ledger
 from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
 from reco.subscribers.consent import ConsentLog
 from serve import calls, inbound, subscribers
+from serve.direct_route import KeyCheck, add_direct_route
 from serve.graph import Graph
 from serve.inbound import returned_mail_of
 from serve.letterhead import try_template
@@ -46,27 +46,25 @@ class Door(calls.Asked, Protocol):
         """Let a campaign run on its own."""
 
 
-def router(door: Door) -> APIRouter:
-    """Routes of /v1 on a gateway."""
-    v1 = APIRouter(prefix="/v1", dependencies=[Depends(_key_check(door.stores.services.api_key))])
-    _recommend_routes(v1, door)
-    _mail_routes(v1, door)
+def install(app: FastAPI, door: Door) -> None:
+    """Routes of /v1 on a gateway, those first that are asked for most."""
+    check = _key_check(door.stores.services.api_key)
+    _direct_routes(app, door, check)
+    v1 = APIRouter(prefix="/v1", dependencies=[Depends(check)])
+    _preview_route(v1, door)
     _campaign_routes(v1, door)
     v1.include_router(inbound.router(returned_mail_of(door.stores)))
     v1.include_router(
         subscribers.router(door.stores.services.verifier_url, ConsentLog(door.stores.engine))
     )
-    outside = APIRouter()
-    outside.include_router(v1)
+    app.include_router(v1)
 
-    @outside.get("/healthz", include_in_schema=False)
+    @app.get("/healthz", include_in_schema=False)
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    return outside
 
-
-def _key_check(api_key: str) -> Callable[..., Awaitable[None]]:
+def _key_check(api_key: str) -> KeyCheck:
     async def check(  # asynchronous, or each request would wait for a thread
         authorization: Annotated[str, Header()] = "", x_api_key: Annotated[str, Header()] = ""
     ) -> None:
@@ -76,14 +74,20 @@ def _key_check(api_key: str) -> Callable[..., Awaitable[None]]:
     return check
 
 
-def _recommend_routes(v1: APIRouter, door: Door) -> None:
-    @v1.post("/recommend")
+def _direct_routes(app: FastAPI, door: Door, check: KeyCheck) -> None:
     async def recommend(body: RecommendRequest) -> RecommendResponse:
         """Ranked items of up to 512 subscribers, by the rules given."""
         return await calls.recommend(door, body)
 
+    async def send(body: SendRequest) -> SendResponse:
+        """Send one mail now; asking again never sends it twice."""
+        return await calls.send(door, body)
 
-def _mail_routes(v1: APIRouter, door: Door) -> None:
+    add_direct_route(app, "/v1/recommend", recommend, check)
+    add_direct_route(app, "/v1/send", send, check)
+
+
+def _preview_route(v1: APIRouter, door: Door) -> None:
     @v1.post("/preview")
     async def preview(body: PreviewRequest) -> PreviewResponse:
         """The mail that a subscriber would get, and why; nothing is sent or counted."""
@@ -103,11 +107,6 @@ def _mail_routes(v1: APIRouter, door: Door) -> None:
             fallback=made.fallback,
             took_ms=made.took_ms,
         )
-
-    @v1.post("/send")
-    async def send(body: SendRequest) -> SendResponse:
-        """Send one mail now; asking again never sends it twice."""
-        return await calls.send(door, body)
 
 
 def _campaign_routes(v1: APIRouter, door: Door) -> None:
