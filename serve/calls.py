@@ -17,13 +17,13 @@ from serve.schemas import (
     SendResponse,
     UserPicks,
 )
-from serve.single import Ask, Outcome
+from serve.single import Ask, Sent
 
 
 class Asked(Protocol):
     """What the calls need of the gateway."""
 
-    async def send(self, ask: Ask) -> Outcome | RecoError:
+    async def send(self, ask: Ask) -> Sent | RecoError:
         """One single send, gathered with others."""
 
     async def recommend(self, question: Question) -> Answer | RecoError:
@@ -62,15 +62,15 @@ async def send(asked: Asked, body: SendRequest) -> SendResponse:
     """Where the delivery is after it was sent, now or before. Raises RecoError."""
     campaign = body.campaign or body.campaign_id
     assert campaign  # the schema demands one of them
-    outcome = await asked.send(Ask(campaign, body.user_id, body.key or ""))
-    if isinstance(outcome, RecoError):
-        raise outcome
+    sent = await asked.send(Ask(campaign, body.user_id, body.key or ""))
+    if isinstance(sent, RecoError):
+        raise sent
     return SendResponse(
-        campaign_id=outcome.campaign_id,
-        user_id=outcome.user_id,
-        state=outcome.state,
-        message_id=outcome.message_id,
-        reply=outcome.reply,
+        campaign_id=sent.campaign_id,
+        user_id=sent.user_id,
+        state=sent.outcome.state,
+        message_id=sent.outcome.message_id,
+        reply=sent.outcome.reply,
     )
 
 

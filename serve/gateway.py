@@ -33,13 +33,14 @@ from serve.readers import Readers
 from serve.runner import start_runner
 from serve.sender import Sender
 from serve.senders import SenderOrder, open_sender
-from serve.single import Ask, Outcome, SingleSends, by_campaign
+from serve.single import Ask, Sent, SingleSends, by_campaign
 from serve.stores import Stores
 
 GATHERED: Final = 128  # single sends in a chunk
-GATHER_PAUSE_S: Final = 0.006  # a group begins when nobody came for so long,
-GATHER_S: Final = 0.03  # or its first call waits so long
-GROUPS_AT_ONCE: Final = 2  # more would be smaller: a group costs as much as twenty of its mails
+GATHER_PAUSE_S: Final = 0.003  # a group begins when nobody came for so long,
+GATHER_S: Final = 0.03  # or its first call waits so long;
+BEHIND_S: Final = 0.15  # beside one that takes longer than any should,
+GROUPS_AT_ONCE: Final = 4  # up to so many: each costs as much as twenty of its mails
 
 
 @serve.ingress()
@@ -66,13 +67,14 @@ class Gateway:
         self.ledger = Ledger(self.stores.services.database_url)
         self.readers = Readers(self.stores)
         self._meters = Meters()
-        self._single = SingleSends(self.stores.reading, self.ledger)
+        self._single = SingleSends(self.ledger)
         self._grpc = GrpcDoor(self, self.stores.services.api_key)
-        self._sends: Gathering[Ask, Outcome | RecoError] = Gathering(
+        self._sends: Gathering[Ask, Sent | RecoError] = Gathering(
             self._send_all,
             most=GATHERED,
             pause_s=GATHER_PAUSE_S,
             wait_s=GATHER_S,
+            behind_s=BEHIND_S,
             at_once=GROUPS_AT_ONCE,
         )
         self._questions: Gathering[Question, Answer | RecoError] = Gathering(
@@ -80,6 +82,7 @@ class Gateway:
             most=MOST_USERS,
             pause_s=GATHER_PAUSE_S,
             wait_s=GATHER_S,
+            behind_s=BEHIND_S,
             at_once=GROUPS_AT_ONCE,
             size=lambda question: len(question.users),
         )
@@ -91,7 +94,7 @@ class Gateway:
         """Ray calls this once the replica is made."""
         app = FastAPI(title="reco", version=__version__)
         problems.install(app)
-        app.include_router(api.router(self))
+        api.install(app, self)
         app.include_router(public.router(self.readers, self._meters))
         bus = open_bus(self.stores.services.bus_url, self.stores.lake.buckets)
         app.include_router(preferences.router(preferences.PreferencePage(self.stores, bus)))
@@ -116,7 +119,7 @@ class Gateway:
         """The mails of a chunk. Raises as serve.graph.Graph.assemble does."""
         return await self.graph.assemble(request)
 
-    async def send(self, ask: Ask) -> Outcome | RecoError:
+    async def send(self, ask: Ask) -> Sent | RecoError:
         """Send a single mail, together with others that are asked for meanwhile."""
         return await self._sends.ask(ask)
 
@@ -124,7 +127,7 @@ class Gateway:
         """Answer a question, together with others that come meanwhile."""
         return await self._questions.ask(question)
 
-    async def _send_all(self, asks: list[Ask]) -> Sequence[Outcome | RecoError | Unforeseen]:
+    async def _send_all(self, asks: list[Ask]) -> Sequence[Sent | RecoError | Unforeseen]:
         """Send single mails; an error belongs to the asks of its campaign only."""
         return await by_group(asks, by_campaign(asks), self._send_group)
 
@@ -134,7 +137,7 @@ class Gateway:
         """Recommend; an error belongs to the questions of the same choice only."""
         return await by_group(questions, by_choice(questions), partial(answered, self.graph))
 
-    async def _send_group(self, asks: list[Ask]) -> list[Outcome] | list[RecoError]:
+    async def _send_group(self, asks: list[Ask]) -> list[Sent] | list[RecoError]:
         try:
             campaign, sender = await self._sender(asks[0].campaign)
             return await self._single.send(sender, campaign, asks)

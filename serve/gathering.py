@@ -1,9 +1,9 @@
 """Calls that come one by one and are made together: whoever waits meanwhile joins the next group.
 
 Ray's own `serve.batch` closes a group every few milliseconds, whether one can start or not, so that
-under load many small groups stand in line; here a group closes when it starts, and those under way
-share the calls evenly. It starts once nobody else comes: clients that were answered together ask
-again one by one, and who misses the group waits for the whole of the next.
+under load many small groups stand in line. Here the next one starts when the one before has ended
+and nobody else comes: clients that were answered together ask again one by one, and a large group
+costs little more than a small one. One that takes unusually long holds nobody up.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ Answer = TypeVar("Answer")
 class _Waiting(Generic[Ask, Answer]):
     ask: Ask
     answer: asyncio.Future[Answer]
+    size: int
+    came_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,15 @@ class Unforeseen:
 
 
 class Gathering(Generic[Ask, Answer]):
-    """Groups of at most `most` calls, `at_once` of them under way; lives in one event loop.
+    """Groups of at most `most` calls; lives in one event loop.
 
-    work    makes the calls of a group: an answer for each, in order
-    least   a group this small is not shared out
-    pause_s  how long nobody has come before a group that could begin does
-    wait_s  how long it waits at most, since the first of them
-    size    what a call counts for against `most`; a larger one goes alone
+    work      makes the calls of a group: an answer for each, in order
+    pause_s   how long nobody has come before the next group starts
+    wait_s    how long its first call waits at most, once it could start
+    behind_s  how long after the last group the next one starts while that is still under way;
+              what fills a group waits for none
+    at_once   groups under way at most
+    size      what a call counts for against `most`; a larger one goes alone
     """
 
     def __init__(
@@ -48,64 +52,65 @@ class Gathering(Generic[Ask, Answer]):
         most: int,
         pause_s: float,
         wait_s: float,
+        behind_s: float,
         at_once: int,
-        least: int = 16,
         size: Callable[[Ask], int] = lambda _: 1,
     ) -> None:
         self._work = work
         self._most = most
         self._pause_s = pause_s
         self._wait_s = wait_s
+        self._behind_s = behind_s
         self._at_once = at_once
-        self._least = least
         self._size = size
         self._waiting: deque[_Waiting[Ask, Answer]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._latest = 0.0  # of the event loop's clock: then it begins, whoever comes
-        self._groups: dict[asyncio.Task[None], int] = {}
+        self._free_at = 0.0  # of the event loop's clock: since then the next group could start
+        self._groups: set[asyncio.Task[None]] = set()
 
     async def ask(self, ask: Ask) -> Answer:
         """The answer to one call. Raises what the work of its group raises."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[Ask, Answer](ask, loop.create_future())
+        waiting = _Waiting[Ask, Answer](ask, loop.create_future(), self._size(ask), loop.time())
         self._waiting.append(waiting)
         self._soon()
         return await waiting.answer
 
     def _soon(self) -> None:
-        """Let the next groups begin when nobody else comes, as far as there is a place."""
+        """Start the next group when nobody else comes, as far as there is a place."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self._waiting or len(self._groups) >= self._at_once:
             return
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        if self._timer is None:
-            self._latest = now + self._wait_s
-        else:
-            self._timer.cancel()
-        full = len(self._waiting) >= self._most
-        self._timer = loop.call_at(
-            now if full else min(now + self._pause_s, self._latest), self._start
-        )
+        start_at = now = loop.time()
+        if sum(one.size for one in self._waiting) < self._most:
+            since = max(self._free_at, self._waiting[0].came_at)
+            start_at = max(self._free_at, min(now + self._pause_s, since + self._wait_s))
+        self._timer = loop.call_at(start_at, self._start)
 
     def _start(self) -> None:
-        """Begin the next groups, as far as there are calls and places for them."""
+        """Start the next group; whoever does not fit into it waits for the one after."""
         self._timer = None
-        while len(self._groups) < self._at_once and (group := self._next()):
-            # In a context of its own: when a client hangs up, Ray Serve ends whatever was called in
-            # the context of its request, and a group belongs to none of its callers alone.
-            task = asyncio.create_task(self._run(group), context=Context())
-            self._groups[task] = sum(self._size(one.ask) for one in group)
-            task.add_done_callback(self._ended)
+        group = self._next()
+        if not group:
+            return
+        # In a context of its own: when a client hangs up, Ray Serve ends whatever was called in the
+        # context of its request, and a group belongs to none of its callers alone.
+        task = asyncio.create_task(self._run(group), context=Context())
+        self._groups.add(task)
+        task.add_done_callback(self._ended)
+        self._free_at = asyncio.get_running_loop().time() + self._behind_s
+        self._soon()
 
     def _next(self) -> list[_Waiting[Ask, Answer]]:
-        """Those who waited longest, as many as are fair."""
+        """Those who waited longest, as many as fit."""
         # Nobody listens any more to one that was cancelled.
         self._waiting = deque(one for one in self._waiting if not one.answer.cancelled())
-        sizes = [self._size(one.ask) for one in self._waiting]
-        share = -(-(sum(sizes) + sum(self._groups.values())) // self._at_once)
-        limit = min(self._most, max(share, self._least))
-        fit = sum(size <= limit for size in accumulate(sizes))
-        return [self._waiting.popleft() for _ in range(max(fit, min(len(sizes), 1)))]
+        sizes = accumulate(one.size for one in self._waiting)
+        fit = sum(size <= self._most for size in sizes)
+        return [self._waiting.popleft() for _ in range(fit or min(len(self._waiting), 1))]
 
     async def _run(self, group: list[_Waiting[Ask, Answer]]) -> None:
         try:
@@ -123,7 +128,8 @@ class Gathering(Generic[Ask, Answer]):
                     one.answer.set_exception(error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._groups[task]
+        self._groups.remove(task)
+        self._free_at = min(self._free_at, asyncio.get_running_loop().time())
         self._soon()  # whoever was just answered may ask again, and then joins this group
 
 

@@ -1,5 +1,6 @@
 """The Scorer as Ray Serve runs it: the only replicas that hold a model and import torch."""
 
+import asyncio
 from typing import Any
 
 from serve.chunks import FeatureChunk, ScoredChunk
@@ -29,8 +30,11 @@ class Scorer:
         """
         self._model.configure(config)
 
-    def score(self, chunk: FeatureChunk) -> ScoredChunk:
+    async def score(self, chunk: FeatureChunk) -> ScoredChunk:
         """See serve.scoring.Scoring.score."""
+        return await asyncio.to_thread(self._score, chunk)
+
+    def _score(self, chunk: FeatureChunk) -> ScoredChunk:
         self._model.refresh()
         scored = self._scoring.score(chunk)
         self._meters.stage("scorer", scored.took_ms["scorer"], len(chunk.recipients))

@@ -13,13 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select
-from sqlalchemy.engine import Engine
-
 from reco.campaigns.campaign import Campaign
-from reco.campaigns.delivery import Claim, delivery_id, recipient_of
+from reco.campaigns.delivery import Claim, Outcome, delivery_id
 from reco.campaigns.ledger import Ledger
-from reco.database import DELIVERIES
 from serve.audience import assigned_arms
 from serve.sender import Sender
 
@@ -44,14 +40,12 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Where a delivery is."""
+class Sent:
+    """Where the mail of an ask is."""
 
     campaign_id: str
     user_id: str
-    state: str
-    message_id: str | None
-    reply: str | None
+    outcome: Outcome
 
 
 def by_campaign(asks: Sequence[Ask]) -> list[list[int]]:
@@ -72,12 +66,11 @@ def by_campaign(asks: Sequence[Ask]) -> list[list[int]]:
 class SingleSends:
     """Sends groups of asks of one campaign."""
 
-    def __init__(self, engine: Engine, ledger: Ledger) -> None:
-        self._engine = engine
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._recovered_at: dict[str, float] = {}  # by campaign
 
-    async def send(self, sender: Sender, campaign: Campaign, asks: Sequence[Ask]) -> list[Outcome]:
+    async def send(self, sender: Sender, campaign: Campaign, asks: Sequence[Ask]) -> list[Sent]:
         """Send what was not sent before; gives the outcome of each ask, in order.
 
         Raises ServiceUnavailable when a store is gone; whatever was handed off stays known.
@@ -89,8 +82,11 @@ class SingleSends:
         if len(claim):
             await sender.send_chunk(claim)
             sender.take_timings()  # nobody else does, and they would pile up
-        found = await asyncio.to_thread(self._outcomes, campaign.id, deliveries)
-        return [found[delivery] for delivery in deliveries]
+        found = await asyncio.to_thread(self._ledger.outcomes, campaign.id, deliveries)
+        return [
+            Sent(campaign.id, ask.user_id, found[delivery])
+            for ask, delivery in zip(asks, deliveries, strict=True)
+        ]
 
     def _take(self, campaign_id: str, rows: Sequence[tuple[str, str]]) -> Claim:
         """Claim what was not sent before, also when it is a dead replica's; most have no driver."""
@@ -99,17 +95,3 @@ class SingleSends:
             self._recovered_at[campaign_id] = now
             self._ledger.recover(campaign_id)
         return self._ledger.take(campaign_id, rows)
-
-    def _outcomes(self, campaign_id: str, deliveries: Sequence[str]) -> dict[str, Outcome]:
-        c = DELIVERIES.c
-        query = select(c.user_id, c.state, c.message_id, c.reply).where(
-            c.campaign_id == campaign_id, c.user_id.in_(deliveries)
-        )
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return {
-            row.user_id: Outcome(
-                campaign_id, recipient_of(row.user_id), row.state, row.message_id, row.reply
-            )
-            for row in rows
-        }

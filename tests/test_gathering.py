@@ -36,7 +36,7 @@ async def asked(gathering, *numbers):
 async def test_who_comes_together_is_answered_together_and_each_by_its_own():
     work = Worker()
     work.go.set()
-    gathering = Gathering(work, most=10, pause_s=0.001, wait_s=0.001, at_once=2)
+    gathering = Gathering(work, most=10, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=2)
 
     answers = await asyncio.gather(*(gathering.ask(i) for i in range(6)))
 
@@ -46,7 +46,7 @@ async def test_who_comes_together_is_answered_together_and_each_by_its_own():
 
 async def test_whoever_waits_while_all_places_are_taken_joins_one_next_group():
     work = Worker()
-    gathering = Gathering(work, most=3, pause_s=0.001, wait_s=0.001, at_once=1)
+    gathering = Gathering(work, most=3, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=1)
 
     first = await asked(gathering, 1)
     later = [*await asked(gathering, 2), *await asked(gathering, 3, 4, 5)]
@@ -59,7 +59,7 @@ async def test_whoever_waits_while_all_places_are_taken_joins_one_next_group():
 
 async def test_who_asks_again_when_answered_joins_those_who_wait():
     work = Worker()
-    gathering = Gathering(work, most=10, pause_s=0.02, wait_s=0.02, at_once=1)
+    gathering = Gathering(work, most=10, pause_s=0.02, wait_s=0.02, behind_s=9, at_once=1)
     first = await asked(gathering, 1, 2)
     later = await asked(gathering, 3)
     work.go.set()
@@ -71,33 +71,51 @@ async def test_who_asks_again_when_answered_joins_those_who_wait():
     assert work.groups == [[1, 2], [3, 4]]
 
 
-async def test_what_is_too_much_for_one_group_takes_the_free_place_too():
+async def test_what_fills_a_group_waits_for_none():
     work = Worker()
-    gathering = Gathering(work, most=3, pause_s=0.001, wait_s=0.001, at_once=2)
+    gathering = Gathering(work, most=3, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=2)
 
-    tasks = await asked(gathering, 1, 2, 3, 4)
+    tasks = await asked(gathering, 1, 2, 3, 4, 5, 6, 7)
     work.go.set()
 
-    assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10, 12, 14]
+    assert work.groups == [[1, 2, 3], [4, 5, 6], [7]]
     assert work.most_under_way == 2
 
 
-async def test_groups_under_way_share_the_calls_evenly():
+async def test_whoever_comes_while_a_group_is_under_way_waits_for_one_large_group():
     work = Worker()
-    gathering = Gathering(work, most=100, pause_s=0.001, wait_s=0.001, at_once=2, least=2)
-    few = await asked(gathering, 1)
+    gathering = Gathering(work, most=100, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=2)
 
-    many = await asked(gathering, *range(2, 10))
+    tasks = await asked(gathering, 1)
+    for i in range(2, 6):
+        tasks += await asked(gathering, i)
     work.go.set()
 
-    assert await asyncio.gather(*few, *many) == [2 * i for i in range(1, 10)]
-    assert [len(group) for group in work.groups] == [1, 5, 2, 1]
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
+    assert work.groups == [[1], [2, 3, 4, 5]]
+    assert work.most_under_way == 1
+
+
+async def test_nobody_waits_long_for_a_group_that_takes_longer_than_any_should():
+    work = Worker()
+    gathering = Gathering(work, most=100, pause_s=0.001, wait_s=0.001, behind_s=0.05, at_once=3)
+
+    tasks = await asked(gathering, 1)
+    for i in range(2, 6):
+        tasks += await asked(gathering, i)
+        await asyncio.sleep(0.05)
+    work.go.set()
+
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
+    assert work.groups == [[1], [2], [3], [4, 5]]
+    assert work.most_under_way == 3
 
 
 async def test_large_calls_count_for_more_and_the_largest_goes_alone():
     work = Worker()
     gathering = Gathering(
-        work, most=10, pause_s=0.001, wait_s=0.001, at_once=1, size=lambda ask: ask
+        work, most=10, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=1, size=lambda ask: ask
     )
 
     tasks = await asked(gathering, 4, 6, 50, 3)
@@ -110,7 +128,7 @@ async def test_large_calls_count_for_more_and_the_largest_goes_alone():
 async def test_an_error_belongs_to_its_group_and_the_next_one_goes_on():
     work = Worker()
     work.go.set()
-    gathering = Gathering(work, most=2, pause_s=0.001, wait_s=0.001, at_once=1)
+    gathering = Gathering(work, most=2, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=1)
 
     found = await asyncio.gather(*(gathering.ask(i) for i in (1, -1, 3)), return_exceptions=True)
 
@@ -119,7 +137,7 @@ async def test_an_error_belongs_to_its_group_and_the_next_one_goes_on():
 
 async def test_nothing_is_done_for_who_has_gone_before_it_began():
     work = Worker()
-    gathering = Gathering(work, most=5, pause_s=0.001, wait_s=0.001, at_once=1)
+    gathering = Gathering(work, most=5, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=1)
     (busy,) = await asked(gathering, 1)
     gone, stays = await asked(gathering, 2, 3)
 
@@ -141,7 +159,7 @@ async def test_a_group_belongs_to_none_of_its_callers():
         seen.append(request.get())
         return await work(asks)
 
-    gathering = Gathering(noted, most=2, pause_s=0.001, wait_s=0.001, at_once=1)
+    gathering = Gathering(noted, most=2, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=1)
     request.set("the first of them")
     gone, stays, next_group = await asked(gathering, 1, 2, 3)
     gone.cancel()
@@ -160,7 +178,7 @@ async def test_what_breaks_one_group_is_no_answer_of_another():
         groups = [[i for i in places if asks[i] % 2 == odd] for odd in (0, 1)]
         return await by_group(asks, groups, work)
 
-    gathering = Gathering(by_parity, most=10, pause_s=0.001, wait_s=0.001, at_once=1)
+    gathering = Gathering(by_parity, most=10, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=1)
     tasks = await asked(gathering, 2, -1, 4, 1)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
 

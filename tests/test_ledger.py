@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from reco.campaigns.delivery import FINAL, Claim, HandOff, Recovered, Settled, State, Suppressed
 from reco.campaigns.ledger import Ledger
-from reco.campaigns.ledger_sql import CLAIM, CLAIM_THESE, RECOVER, RENEW
+from reco.campaigns.ledger_sql import CLAIM, CLAIM_THESE, HAND_OFF, RECOVER, RENEW, SETTLE
 from reco.errors import ServiceUnavailable
 
 # What PostgreSQL says to one of two that wait for each other, the first time only.
@@ -403,3 +403,29 @@ def test_a_claim_reads_its_own_rows_only_however_large_the_campaign(
         with psycopg.connect(url_of(engine)) as connection:
             plan = connection.execute(SQL("explain ") + statement, values).fetchall()
         assert any("Index Scan using deliveries_pkey on deliveries d" in line for (line,) in plan)
+
+
+def test_a_group_is_written_by_its_keys_in_a_campaign_without_statistics(
+    ledger: Ledger, engine: Engine
+) -> None:
+    for lo in range(0, 40_000, 4_000):  # too few at a time to be analyzed
+        ledger.enqueue("c", [(f"u{i:05}", "a") for i in range(lo, lo + 4_000)])
+    texts, numbers = ["x"] * 64, [1] * 64
+    values = {
+        "campaign": "c",
+        "fence": 1,
+        "lease_s": 60,
+        "users": [f"u{i:05}" for i in range(64)],
+        **dict.fromkeys(("messages", "items", "states", "replies"), texts),
+        **dict.fromkeys(("rungs", "sizes", "reasons", "firsts", "lasts"), numbers),
+        "scores": [0.5] * 64,
+        "times": [None] * 64,
+        "tried": [True] * 64,
+    }
+    for statement in (HAND_OFF, SETTLE):
+        with psycopg.connect(url_of(engine)) as connection:
+            plan = connection.execute(SQL("explain ") + statement, values).fetchall()
+        found = [line for (line,) in plan if "Index Cond" in line]
+        assert len(found) == 1
+        assert "campaign_id" in found[0]
+        assert "user_id" in found[0]

@@ -538,9 +538,9 @@ async def test_asking_again_sends_what_a_dead_replica_had_only_claimed(post, smt
     post.ledger.hand_off(campaign_id, dead.fence, [HandOff("u06", "<m>", 1, [], [], [], 1)], 0)
 
     async with post.sender() as sender:
-        sends = SingleSends(post.world.engine, post.ledger)
+        sends = SingleSends(post.ledger)
         asks = [Ask(post.campaign, user) for user in ("u05", "u06")]
         found = await sends.send(sender, post.campaign, asks)
 
-    assert [outcome.state for outcome in found] == ["accepted", "uncertain"]
+    assert [sent.outcome.state for sent in found] == ["accepted", "uncertain"]
     assert recipients(smtp_sink) == ["u05"]

@@ -115,6 +115,15 @@ class Suppressed:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a delivery is: the value of its State, and what the server said last."""
+
+    state: str
+    message_id: str | None
+    reply: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """What `Ledger.recover` found in the hands of the dead."""
 

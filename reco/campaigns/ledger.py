@@ -20,6 +20,7 @@ from reco.campaigns.delivery import (
     Claim,
     Claimed,
     HandOff,
+    Outcome,
     Recovered,
     Settled,
     State,
@@ -200,6 +201,11 @@ class Ledger:
         """When the next deferred delivery may be claimed; None when none waits."""
         due: datetime | None = self._fetch(ledger_sql.NEXT_DUE, {"campaign": campaign_id})[0][0]
         return due.astimezone(UTC) if due else None
+
+    def outcomes(self, campaign_id: str, users: Sequence[str]) -> dict[str, Outcome]:
+        """Where these deliveries are, as far as there are any."""
+        rows = self._fetch(ledger_sql.OUTCOMES, {"campaign": campaign_id, "users": list(users)})
+        return {user: Outcome(*rest) for user, *rest in rows}
 
     def rows(self, campaign_id: str) -> pl.DataFrame:
         """Every delivery of a campaign, by user_id, with the columns of `ROWS`."""
