@@ -9,10 +9,12 @@ import gc
 import sys
 from typing import Final
 
-GC_THRESHOLDS: Final = (20_000, 20, 100)  # Python's own are 700, 10, 10
+GC_THRESHOLDS: Final = (20_000, 20, 100)  # Python 3.11's own are 700, 10, 10
 M_TRIM_THRESHOLD: Final = -1  # of <malloc.h>
 M_MMAP_THRESHOLD: Final = -3
-KEPT: Final = 256 << 20  # bytes of free memory that stay with the process
+M_ARENA_MAX: Final = -8
+ARENAS: Final = 4  # heaps that threads share; glibc would make up to eight a core
+KEPT: Final = 64 << 20  # bytes of free memory that stay with the process, in each of them
 LARGE: Final = 32 << 20  # bytes of a buffer that has pages of its own; no more is allowed
 
 
@@ -24,5 +26,6 @@ def keep_memory() -> None:
     """
     gc.set_threshold(*GC_THRESHOLDS)
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_ARENA_MAX, ARENAS)
         libc.mallopt(M_MMAP_THRESHOLD, LARGE)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT)

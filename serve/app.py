@@ -47,7 +47,7 @@ def build(args: AppArgs) -> Application:
 def stage(body: type, **options: Any) -> Deployment:
     """A deployment named as its class; configs/serve.yaml overrides any of its options."""
     small = {"num_cpus": 0.1}  # a claim for placement, not a limit: the demo has two cores
-    # A line for each request costs more than its routing, and paths hold the tokens of readers.
+    # A line for each request costs more than its routing.
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
     defaults: dict[str, Any] = {
         "max_ongoing_requests": CHUNKS_AT_ONCE,

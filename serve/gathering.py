@@ -2,11 +2,13 @@
 
 Ray's own `serve.batch` closes a group every few milliseconds, whether one can start or not, so that
 under load many small groups stand in line. Here the next one starts when the one before has ended
-and nobody else comes: clients that were answered together ask again one by one, and a large group
-costs little more than a small one. One that takes unusually long holds nobody up.
+and nobody else comes, or all came that can be waited for: clients that were answered together ask
+again one by one, and a large group costs little more than a small one. A group that takes unusually
+long holds nobody up.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
@@ -65,8 +67,9 @@ class Gathering(Generic[Ask, Answer]):
         self._size = size
         self._waiting: deque[_Waiting[Ask, Answer]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._free_at = 0.0  # of the event loop's clock: since then the next group could start
-        self._groups: set[asyncio.Task[None]] = set()
+        self._began = self._ended_at = -math.inf  # of the event loop's clock: the latest of them
+        self._expected = math.inf  # calls: those who waited and who were answered at that moment
+        self._groups: dict[asyncio.Task[None], int] = {}
 
     async def ask(self, ask: Ask) -> Answer:
         """The answer to one call. Raises what the work of its group raises."""
@@ -85,9 +88,12 @@ class Gathering(Generic[Ask, Answer]):
             return
         loop = asyncio.get_running_loop()
         start_at = now = loop.time()
-        if sum(one.size for one in self._waiting) < self._most:
-            since = max(self._free_at, self._waiting[0].came_at)
-            start_at = max(self._free_at, min(now + self._pause_s, since + self._wait_s))
+        sizes = [one.size for one in self._waiting if not one.answer.cancelled()]
+        everybody = not self._groups and len(sizes) >= self._expected
+        if sum(sizes) < self._most and not everybody:
+            free_at = self._began + self._behind_s if self._groups else self._ended_at
+            since = max(free_at, self._ended_at, self._waiting[0].came_at)
+            start_at = max(free_at, min(now + self._pause_s, since + self._wait_s))
         self._timer = loop.call_at(start_at, self._start)
 
     def _start(self) -> None:
@@ -99,9 +105,9 @@ class Gathering(Generic[Ask, Answer]):
         # In a context of its own: when a client hangs up, Ray Serve ends whatever was called in the
         # context of its request, and a group belongs to none of its callers alone.
         task = asyncio.create_task(self._run(group), context=Context())
-        self._groups.add(task)
+        self._groups[task] = len(group)
         task.add_done_callback(self._ended)
-        self._free_at = asyncio.get_running_loop().time() + self._behind_s
+        self._began = asyncio.get_running_loop().time()
         self._soon()
 
     def _next(self) -> list[_Waiting[Ask, Answer]]:
@@ -122,14 +128,18 @@ class Gathering(Generic[Ask, Answer]):
                     one.answer.set_exception(answer.error)
                 else:
                     one.answer.set_result(answer)
+        except asyncio.CancelledError:
+            for one in group:
+                one.answer.cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - it belongs to those who asked
             for one in group:
                 if not one.answer.done():
                     one.answer.set_exception(error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._groups.remove(task)
-        self._free_at = min(self._free_at, asyncio.get_running_loop().time())
+        self._expected = self._groups.pop(task) + len(self._waiting)
+        self._ended_at = asyncio.get_running_loop().time()
         self._soon()  # whoever was just answered may ask again, and then joins this group
 
 

@@ -231,6 +231,34 @@ def test_v1_needs_the_key_and_links_do_not(client, headers):
         assert stranger.get("/c/forged").status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/v1/send", "/v1/recommend"])
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"users": ["u05"], "user_id": "u05", "campaign_id": "x"}']
+)
+def test_nothing_is_sent_or_recommended_without_the_key(client, path, body):
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"X-API-Key": ""}):
+        with httpx.Client(base_url=client.base_url, headers=headers) as stranger:
+            answer = stranger.post(path, content=body)
+
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize("path", ["/v1/send", "/v1/recommend", "/v1/preview"])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xff", b"[" * 100_000, b'{"users": 1}'])
+def test_what_is_no_request_is_said_to_be_none(client, path, body):
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_may_begin_with_a_mark(client):
+    body = b"\xef\xbb\xbf" + b'{"users": ["u05"], "k": 2}'
+    answer = client.post("/v1/recommend", content=body)
+
+    assert [len(user["picks"]) for user in answer.json()["users"]] == [2]
+
+
 def test_the_key_may_come_in_either_header(client, services):
     with httpx.Client(base_url=client.base_url, headers={"X-API-Key": services.api_key}) as other:
         assert other.get("/v1/campaigns/missing").status_code == 404

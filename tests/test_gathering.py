@@ -184,3 +184,28 @@ async def test_what_breaks_one_group_is_no_answer_of_another():
 
     assert [answers[0], answers[2]] == [4, 8]
     assert [type(answers[1]), type(answers[3])] == [ValueError, ValueError]
+
+
+async def test_who_was_answered_late_joins_who_waited_for_a_place():
+    work = Worker()
+    gathering = Gathering(work, most=9, pause_s=0.01, wait_s=0.01, behind_s=0.001, at_once=1)
+    first = await asked(gathering, 1, 2)
+    later = await asked(gathering, 3)
+    await asyncio.sleep(0.05)
+    work.go.set()
+
+    await asyncio.gather(*first)
+    again = await gathering.ask(4)
+
+    assert [again, await later[0]] == [8, 6]
+    assert work.groups == [[1, 2], [3, 4]]
+
+
+async def test_nobody_waits_for_a_group_that_was_called_off():
+    async def called_off(_):
+        raise asyncio.CancelledError
+
+    gathering = Gathering(called_off, most=9, pause_s=0.001, wait_s=0.001, behind_s=9, at_once=1)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(gathering.ask(1), 5)

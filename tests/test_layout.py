@@ -206,7 +206,8 @@ def test_what_needs_no_ray_does_not_wait_for_it(code):
 
 
 @pytest.mark.parametrize(
-    "module", ["serve.deployments", "serve.gateway", "serve.senders", "serve.runner"]
+    "module",
+    ["serve.deployments", "serve.gateway", "serve.senders", "serve.runner", "serve.stream"],
 )
 def test_of_all_replicas_and_actors_only_the_scorers_import_torch(module):
     code = f"import sys, {module}; print(*sys.modules)"

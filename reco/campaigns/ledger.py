@@ -106,8 +106,8 @@ class Ledger:
 
     def known(self, campaign_id: str, users: Sequence[str]) -> dict[str, str]:
         """Those of the users who have a delivery already, each with its reply or reason."""
-        values = {"campaign": campaign_id, "users": list(users)}
-        return {user: reply or "" for user, reply in self._fetch(ledger_sql.KNOWN, values)}
+        found = self.outcomes(campaign_id, users)
+        return {user: outcome.reply or "" for user, outcome in found.items()}
 
     def claim(self, campaign_id: str, limit: int, lease_s: float = LEASE_S) -> Claim:
         """Take up to `limit` deliveries: first the deferred ones that are due, then the queued."""

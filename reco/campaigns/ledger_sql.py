@@ -26,10 +26,6 @@ EXCLUDE: Final = SQL("""
     from unnest(%(users)s::text[], %(arms)s::text[]) as x (user_id, arm) order by user_id
     on conflict do nothing
 """)
-KNOWN: Final = SQL("""
-    select user_id, reply from deliveries
-    where campaign_id = %(campaign)s and user_id = any(%(users)s)
-""")
 OUTCOMES: Final = SQL("""
     select user_id, state, message_id, reply from deliveries
     where campaign_id = %(campaign)s and user_id = any(%(users)s)

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -176,7 +177,9 @@ class Wire(asyncio.Protocol):
         until ours acknowledges the first, which it likes to do 40 ms later (Nagle's algorithm and
         delayed acknowledgement). It forgets this wish whenever we send."""
         if self._socket is not None and QUICK_ACK is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
+            # A closed socket is noticed by whoever reads, and a kernel may not know the option.
+            with suppress(OSError, ValueError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
 
     async def _open_pipelined(self, envelope: Envelope) -> None:
         if not self._announced:

@@ -16,8 +16,8 @@ from reco.models.item_graph import ItemGraph
 from reco.models.taste import Known, Taste
 from reco.models.towers import Towers
 
-STRIDE: Final = 8
 Floats = npt.NDArray[np.float32]
+STRIDE: Final = 8
 FAINT: Final = np.float32(1e-9)  # score of an item that nothing leads to
 
 

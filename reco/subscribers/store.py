@@ -42,7 +42,7 @@ class Subscriber:
 
 
 COLUMNS: Final = tuple(f.name for f in fields(Subscriber))
-# Most have no attributes, and to parse "{}" for each takes a third of the time of a chunk.
+# Attributes come last. Most have none: to parse "{}" for each takes a third of the time.
 _SELECT: Final = (
     f"SELECT {', '.join(COLUMNS[:-1])}, nullif(attributes, '{{}}') FROM subscribers "
     "WHERE user_id = ANY(%(ids)s)"

@@ -28,6 +28,7 @@ os.environ |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}  # a busy machine 
 # Read when ray.serve is imported, here and in every process of it.
 os.environ |= {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "0" if "--stock" in sys.argv else "1"}
 os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "0" if "--stock" in sys.argv else "1"}
+os.environ |= {} if "--stock" in sys.argv else {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
 
 import ray
 from ray import serve

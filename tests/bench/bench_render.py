@@ -98,7 +98,7 @@ def main() -> None:
         ("sign a link", lambda: signer.sign(link), mails),
         (
             "make a Message-ID",
-            lambda: message_id(Mac(KEY), "weekly", "user-1", "shop.example"),
+            lambda: message_id(mac, "weekly", "user-1", "shop.example"),
             mails,
         ),
         ("assemble the message", assemble, mails),

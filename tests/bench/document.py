@@ -46,8 +46,8 @@ def _times(name: str, peer: str) -> Callable[[Figures], str]:
     return lambda f: f"{f[name]['per_s'] / f[peer]:.1f} times {f[peer]:,.0f}/s"
 
 
-def _stock(name: str) -> Callable[[Figures], str]:
-    return lambda f: f"{f[name]['per_s'] / f['stock']:.2f} of {f['stock']:,.0f}/s"
+def _stock(name: str, whose: str) -> Callable[[Figures], str]:
+    return lambda f: f"{f[name]['per_s'] / f[whose]:.2f} of {f[whose]:,.0f}/s"
 
 
 def _grown(found: Figures) -> str:
@@ -74,8 +74,18 @@ PARTS: Final = (
             Bar("mails, each recipient scored live", "1,000/s", _rate("live")),
             Bar("a plain asyncio script, precomputed", "4 times", _times("precomputed", "plain")),
             Bar("a plain asyncio script, live", "4 times", _times("live", "plain")),
-            Bar("stock aiosmtplib with built mails, precomputed", "1.0", _stock("precomputed")),
-            Bar("stock aiosmtplib with built mails, live", "1.0", _stock("live")),
+            Bar(
+                "stock aiosmtplib, the same bytes prebuilt, precomputed",
+                "1.0",
+                _stock("precomputed", "stock_ours"),
+            ),
+            Bar("the same, live", "1.0", _stock("live", "stock_ours")),
+            Bar(
+                "stock aiosmtplib, the script's smaller mails, precomputed",
+                "",
+                _stock("precomputed", "stock"),
+            ),
+            Bar("the same, live", "", _stock("live", "stock")),
             Bar("time of 10 times as many recipients", "11 times", _grown),
         ),
     ),
@@ -176,7 +186,7 @@ def _rates(results: dict[str, Figures]) -> dict[str, float]:
     f = results["campaign"]["figures"]
     return {
         "plain asyncio script": f["plain"],
-        "aiosmtplib, mails built before": f["stock"],
+        "aiosmtplib, the same mails prebuilt": f["stock_ours"],
         "reco, scored live": f["live"]["per_s"],
         "reco, precomputed": f["precomputed"]["per_s"],
     }
