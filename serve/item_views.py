@@ -24,7 +24,8 @@ class ItemViews:
         self._links = links
         self._root = public_url.rstrip("/") + "/"
         self._bare = lru_cache(maxsize=65_536)(self._view)
-        self._reasoned = lru_cache(maxsize=65_536)(self._with_reason)
+        # What somebody bought is part of the reason, so a large audience fills whatever it gets.
+        self._reasoned = lru_cache(maxsize=16_384)(self._with_reason)
 
     def of(
         self, row: int, reason: int, gap_days: int = 0, bought: int = -1, url: str = ""
