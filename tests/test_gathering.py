@@ -209,3 +209,19 @@ async def test_nobody_waits_for_a_group_that_was_called_off():
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(gathering.ask(1), 5)
+
+
+async def test_when_everybody_is_back_nobody_waits_for_others():
+    work = Worker()
+    work.go.set()
+    gathering = Gathering(
+        work, most=10, pause_s=60, wait_s=60, behind_s=60, at_once=1, size=lambda ask: ask
+    )
+
+    async def asks(*numbers):
+        together = asyncio.gather(*(gathering.ask(number) for number in numbers))
+        return await asyncio.wait_for(together, 5)
+
+    assert await asks(4, 6) == [8, 12]  # they fill a group
+    assert await asks(1, 2) == [2, 4]  # these do not
+    assert work.groups == [[4, 6], [1, 2]]
