@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from reco.catalogue import Catalogue
 from reco.events.lake import Lake
@@ -51,9 +52,11 @@ def artifact_of(catalogue: Catalogue, candidates: int = 200, repeats: bool = Tru
     share = np.sort(draw.pareto(1.2, n).astype(np.float32))[::-1].copy()
     share /= share.max() * 5
     weights = {}
-    for name, features in (("repeat", REPEAT_FEATURES), ("explore", EXPLORE_FEATURES)):
-        for key, value in Head(len(features)).state_dict().items():
-            weights[f"{name}.{key}"] = value.numpy()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)  # the heads' weights too are the same in every run
+        for name, features in (("repeat", REPEAT_FEATURES), ("explore", EXPLORE_FEATURES)):
+            for key, value in Head(len(features)).state_dict().items():
+                weights[f"{name}.{key}"] = value.numpy()
     return Artifact(
         config=ModelConfig(
             target="purchase", as_of="2017-11-30T00:00:00+00:00", as_of_day=DAY, horizon_days=28,
