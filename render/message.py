@@ -7,7 +7,7 @@ is filled in as bytes, many times faster than an EmailMessage (tests/bench/bench
 import hashlib
 import re
 from base64 import b32encode
-from binascii import b2a_base64, b2a_qp
+from binascii import b2a_qp
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.headerregistry import Address
@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from pybase64 import b64encode
 
 from reco.errors import ConfigError
 from reco.mac import Mac
@@ -126,7 +127,7 @@ def return_path(message_id: str, domain: str) -> str:
 
 def base64_lines(text: str) -> tuple[bytes, bytes]:
     """A text as base64 in lines of 76, its own line ends made CRLF: whole lines, and the last."""
-    data = b2a_base64(_canonical(text), newline=False)
+    data = b64encode(_canonical(text))
     whole = len(data) // _LINE
     lines = np.empty(whole, _WRAPPED)
     lines["line"] = np.frombuffer(data, _WRAPPED["line"], whole)

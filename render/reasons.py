@@ -1,6 +1,7 @@
 """Why an item is in the mail, as a sentence for its reader."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from reco.models.slates import Reason
@@ -30,6 +31,7 @@ _GAPS: Final = (
 )
 
 
+@lru_cache(maxsize=65_536)
 def reason_sentence(
     reason: int, category: str = "", gap_days: float | None = None, bought: str = ""
 ) -> str:

@@ -22,8 +22,8 @@ class ItemView:
     reason: str = ""
     live_url: str = ""  # picture of price and stock as they are when the mail is opened
 
-    def linked(self, url: str) -> "ItemView":
-        """The same item with the tracked link of a recipient."""
+    def shown(self, reason: str, url: str) -> "ItemView":
+        """The same item with the reason and the tracked link of a recipient."""
         return ItemView(  # dataclasses.replace costs three times as much, and a mail has five
             self.item_id,
             self.title,
@@ -31,7 +31,7 @@ class ItemView:
             self.image_url,
             url,
             self.category,
-            self.reason,
+            reason,
             self.live_url,
         )
 

@@ -217,14 +217,14 @@ def hand_offs(mails: Assembled, places: Sequence[int]) -> list[HandOff]:
     """What the ledger keeps of each mail at these places."""
     slates = lines(mails.slates, places)
     rungs = slates.rungs.max(axis=1, initial=0).tolist()
-    shown = slates.items != 0
+    shown, scores = slates.items != 0, np.round(slates.scores.astype(np.float64), 6)
     return [
         HandOff(
             user_id=mails.deliveries[i],
             message_id=mails.message_ids[i],
             rung=rungs[row],
             items=mails.item_ids[i],
-            scores=np.round(slates.scores[row][shown[row]].astype(np.float64), 6).tolist(),
+            scores=scores[row][shown[row]].tolist(),
             reasons=slates.reasons[row][shown[row]].tolist(),
             size_bytes=len(mails.messages[i]),
         )

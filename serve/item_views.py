@@ -1,6 +1,5 @@
 """Catalogue rows as readers see them: title, price in their currency, picture, link, reason."""
 
-from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import quote, urljoin
 
@@ -14,7 +13,7 @@ from render.views import ItemView, one_line
 
 
 class ItemViews:
-    """Views of one campaign; each row is made once, and so is each with its reason."""
+    """Views of one campaign; what all its readers see of a row is made once."""
 
     def __init__(
         self, catalogue: Catalogue, campaign: Campaign, public_url: str, links: LinkSigner
@@ -24,8 +23,6 @@ class ItemViews:
         self._links = links
         self._root = public_url.rstrip("/") + "/"
         self._bare = lru_cache(maxsize=65_536)(self._view)
-        # What somebody bought is part of the reason, so a large audience fills whatever it gets.
-        self._reasoned = lru_cache(maxsize=16_384)(self._with_reason)
 
     def of(
         self, row: int, reason: int, gap_days: int = 0, bought: int = -1, url: str = ""
@@ -34,14 +31,9 @@ class ItemViews:
 
         `bought` is the row of what they took that it goes with.
         """
-        view = self._reasoned(row, reason, gap_days, bought)
-        return view.linked(url) if url else view
-
-    def _with_reason(self, row: int, reason: int, gap_days: int, bought: int) -> ItemView:
         view, with_it = self._bare(row), self._bare(bought).title if bought >= 0 else ""
-        return replace(
-            view, reason=reason_sentence(reason, view.category, gap_days or None, with_it)
-        )
+        sentence = reason_sentence(reason, view.category, gap_days or None, with_it)
+        return view.shown(sentence, url or view.url)
 
     def _view(self, row: int) -> ItemView:
         item = self._catalogue.frame.row(row, named=True)

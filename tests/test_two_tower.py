@@ -8,7 +8,7 @@ import torch
 
 from reco.models.item_tokens import content_tokens
 from reco.models.losses import Answers, draw_negatives, full_softmax, sampled_loss, sampled_softmax
-from reco.models.retrieval import largest, retrieve
+from reco.models.retrieval import retrieve
 from reco.models.spectral import Spectrum
 from reco.models.taste import USER_COLUMNS, Known
 from reco.models.two_tower import Bags, TwoTower
@@ -166,17 +166,6 @@ def test_folded_towers_are_the_module() -> None:
     users /= np.linalg.norm(users, axis=1, keepdims=True)
 
     assert np.allclose(users @ folded.item.T + folded.bias, expected, atol=1e-3)
-
-
-@pytest.mark.parametrize("items", [50, 999, 4_096])
-def test_grouped_top_k_is_exact(items: int) -> None:
-    torch.manual_seed(items)
-    x = torch.randn(30, items)
-
-    best, at = largest(x, 40)
-
-    assert torch.equal(best, torch.topk(x, 40, dim=1)[0])
-    assert torch.equal(x.gather(1, at), best)
 
 
 def test_what_is_known_is_not_a_candidate() -> None:

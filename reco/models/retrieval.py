@@ -13,11 +13,11 @@ import torch
 
 from reco.models.explore import NEVER, Candidates
 from reco.models.item_graph import ItemGraph
+from reco.models.largest import largest
 from reco.models.taste import Known, Taste
 from reco.models.towers import Towers
 
 Floats = npt.NDArray[np.float32]
-STRIDE: Final = 8
 FAINT: Final = np.float32(1e-9)  # score of an item that nothing leads to
 
 
@@ -73,22 +73,4 @@ def strongest(
         owner, row = torch.from_numpy(known.owner), torch.from_numpy(known.row).long()
         logits[owner.to(device), row.to(device)] = float(NEVER)
         best, at = largest(logits, min(count, logits.shape[1]))
-    return at.cpu().numpy().astype(np.int32), best.cpu().numpy()
-
-
-def largest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """torch.topk over the columns of x [n, m], sorted, at half its cost where m is large.
-
-    The k largest lie in the k groups of STRIDE columns whose largest are largest.
-    """
-    n, m = x.shape
-    groups = m // STRIDE
-    if groups <= 2 * k:
-        return torch.topk(x, k, dim=1)
-    peaks = x[:, : groups * STRIDE].reshape(n, STRIDE, groups).amax(dim=1)
-    _, group = torch.topk(peaks, k, dim=1, sorted=False)
-    steps = torch.arange(STRIDE, device=x.device)[None, :, None] * groups
-    rest = torch.arange(groups * STRIDE, m, device=x.device).expand(n, -1)
-    column = torch.cat([(group[:, None, :] + steps).reshape(n, -1), rest], dim=1)
-    best, at = torch.topk(x.gather(1, column), k, dim=1)
-    return best, column.gather(1, at)
+    return at, best
