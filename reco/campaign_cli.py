@@ -21,7 +21,7 @@ def check(terminal: Terminal, file: Path) -> None:
     from reco.campaigns.campaign import load
     from reco.campaigns.sender_domain import SenderDomain
     from reco.line import open_line
-    from serve.app import AppArgs
+    from serve.app_args import AppArgs
     from serve.campaign import check
     from serve.letterhead import try_template
     from serve.running import application
@@ -46,7 +46,7 @@ def send(terminal: Terminal, file: Path) -> None:
     """Send a campaign, or go on with one that was stopped. Its limits are not checked here."""
     from reco.campaigns.campaign import load
     from reco.line import open_line
-    from serve.app import AppArgs
+    from serve.app_args import AppArgs
     from serve.campaign import run
     from serve.letterhead import try_template
     from serve.running import application
@@ -111,7 +111,7 @@ def resume(terminal: Terminal, campaign_id: str) -> None:
     """Go on with a paused campaign, until it is done; one that never ran is a draft again."""
     from reco.campaigns.store import CampaignStore
     from reco.line import open_line
-    from serve.app import AppArgs
+    from serve.app_args import AppArgs
     from serve.campaign import run
     from serve.pausing import pausing
     from serve.running import application
@@ -157,7 +157,7 @@ def preview(
         raise click.UsageError("Give FILE and --user, or --delivery.")
     from reco.campaigns.campaign import load
     from reco.line import open_line
-    from serve.app import AppArgs
+    from serve.app_args import AppArgs
     from serve.letterhead import try_template
     from serve.preview import write_preview
     from serve.running import application

@@ -128,7 +128,7 @@ def _precompute(line: Line, progress: Report) -> None:
 
 
 def _send(line: Line, progress: Report) -> tuple[dict[str, int], Path]:
-    from serve.app import AppArgs
+    from serve.app_args import AppArgs
     from serve.campaign import run
     from serve.preview import write_preview
     from serve.running import application

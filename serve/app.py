@@ -3,32 +3,19 @@
 Runs by `reco serve`, `serve run serve.app:build` and `serve run configs/serve.yaml`.
 """
 
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application, Deployment
 
 from reco.settings import read_settings
+from serve.app_args import AppArgs
 from serve.deployments import Features, Renderer, Rules
 from serve.gateway import Gateway
 from serve.scorer import Scorer
 
 CHUNKS_AT_ONCE: Final = 8  # of one replica: several chunks of a campaign are under way together
 REQUESTS_AT_ONCE: Final = 512  # at the door, where single sends are gathered into chunks
-
-
-class AppArgs(BaseModel):
-    """Arguments of the application: `args:` of configs/serve.yaml, or key=value after serve run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    home: Path | None = Field(None, description="embedded state; default RECO_HOME, else .reco")
-    model: str | None = Field(None, description="directory of an artifact; default the champion")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where the Scorer computes")
-    scorer_budget_s: float = Field(15.0, gt=0, description="then a chunk goes on without a model")
-    door_budget_s: float = Field(1.0, gt=0, description="the same, of single sends and questions")
 
 
 def build(args: AppArgs) -> Application:

@@ -24,7 +24,7 @@ from ray.serve.schema import (
 
 from reco.embedded import Services
 from reco.errors import ConfigError
-from serve.app import AppArgs, build
+from serve.app_args import AppArgs
 from serve.graph import APP
 
 LOOPBACK: Final = "127.0.0.1"
@@ -39,6 +39,9 @@ def application(args: AppArgs) -> Iterator[None]:
     if _runs():
         yield
         return
+    # Only here: torch and the gateway take seconds to import, and who joins needs neither.
+    from serve.app import build
+
     # Commands talk by handle; what goes well needs no line.
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
     logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -13,7 +13,8 @@ from ray.serve.context import _get_global_client as get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from reco.embedded import Services
-from serve.app import AppArgs, build
+from serve.app import build
+from serve.app_args import AppArgs
 from serve.graph import APP
 
 PATIENT: Final = {"scorer_budget_s": 20, "door_budget_s": 20}  # a busy machine is no fault

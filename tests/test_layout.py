@@ -207,9 +207,12 @@ def test_what_needs_no_ray_does_not_wait_for_it(code):
 
 @pytest.mark.parametrize(
     "module",
-    ["serve.deployments", "serve.gateway", "serve.senders", "serve.runner", "serve.stream"],
-)
-def test_of_all_replicas_and_actors_only_the_scorers_import_torch(module):
+    [
+        "serve.deployments", "serve.gateway", "serve.senders", "serve.runner", "serve.stream",
+        "serve.running", "serve.campaign",
+    ],
+)  # fmt: skip
+def test_of_replicas_actors_and_drivers_only_the_scorers_import_torch(module):
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 

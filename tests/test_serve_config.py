@@ -12,7 +12,8 @@ from ray.serve.schema import (
     ServeDeploySchema,
 )
 
-from serve.app import AppArgs, build
+from serve.app import build
+from serve.app_args import AppArgs
 from serve.model import ScorerConfig
 
 CONFIG = yaml.safe_load((Path(__file__).parent.parent / "configs" / "serve.yaml").read_text())

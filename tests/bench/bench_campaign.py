@@ -39,7 +39,7 @@ from reco.embedded import Services, open_services
 from reco.events.lake import Lake
 from reco.models.slates import Rung
 from reco.settings import Settings
-from serve.app import AppArgs
+from serve.app_args import AppArgs
 from serve.chunks import Choice, Mode, Request
 from serve.graph import Graph
 from serve.latency import table_name

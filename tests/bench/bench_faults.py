@@ -35,7 +35,7 @@ from reco.campaigns.ledger import Ledger
 from reco.embedded import Services, connect_redis, open_services
 from reco.models.slates import Rung
 from reco.settings import Settings
-from serve.app import AppArgs
+from serve.app_args import AppArgs
 from tests.bench.campaign_world import campaign, shop, smtp_sink
 from tests.bench.http_world import ask, served, stored
 from tests.bench.load import Answered, Plan, load

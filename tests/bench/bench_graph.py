@@ -24,7 +24,7 @@ import ray
 
 from reco.embedded import open_services
 from reco.settings import Settings
-from serve.app import AppArgs
+from serve.app_args import AppArgs
 from serve.campaign import run
 from serve.chunks import Choice, Mode, Request
 from serve.running import application

@@ -277,7 +277,8 @@ def serving(loop: Loop, services: Services, config: Path) -> Iterator[None]:
         return
     from ray import serve
 
-    from serve.app import AppArgs, build
+    from serve.app import build
+    from serve.app_args import AppArgs
     from serve.graph import APP
 
     serve.start(http_options={"host": "127.0.0.1", "port": loop.port})

@@ -13,7 +13,8 @@ from ray import serve
 
 from reco.campaigns.campaign import Campaign
 from reco.embedded import Services
-from serve.app import AppArgs, build
+from serve.app import build
+from serve.app_args import AppArgs
 from serve.graph import APP
 
 ROOT: Final = Path(__file__).resolve().parents[2]
