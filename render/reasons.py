@@ -31,7 +31,7 @@ _GAPS: Final = (
 )
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def reason_sentence(
     reason: int, category: str = "", gap_days: float | None = None, bought: str = ""
 ) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final
 
 import jinja2
@@ -42,7 +41,6 @@ class MailEnvironment(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
 
-@lru_cache(maxsize=65536)
 def link(url: str) -> str:
     """The address when it is a web, mail or phone link; else "#", which leads nowhere."""
     return url if _SAFE_LINK.match(url) else "#"

@@ -22,7 +22,6 @@ class ItemViews:
         self._campaign = campaign
         self._links = links
         self._root = public_url.rstrip("/") + "/"
-        self._bare = lru_cache(maxsize=65_536)(self._view)
 
     def of(
         self, row: int, reason: int, gap_days: int = 0, bought: int = -1, url: str = ""
@@ -35,7 +34,9 @@ class ItemViews:
         sentence = reason_sentence(reason, view.category, gap_days or None, with_it)
         return view.shown(sentence, url or view.url)
 
-    def _view(self, row: int) -> ItemView:
+    # Of all campaigns together, a kilobyte each: what many of them would keep has no bound.
+    @lru_cache(maxsize=20_000)  # noqa: B019
+    def _bare(self, row: int) -> ItemView:
         item = self._catalogue.frame.row(row, named=True)
         item_id, category = item["item_id"], item["category"] or ""
         campaign, picture = self._campaign, f"assets/categories/{image_name(category)}"
