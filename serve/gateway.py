@@ -20,7 +20,6 @@ from reco.campaigns.campaign import Campaign
 from reco.campaigns.ledger import LEASE_S, Ledger
 from reco.campaigns.store import CampaignState, CampaignStore, StoredCampaign
 from reco.errors import Conflict, RecoError
-from reco.events.bus import open_bus
 from reco.subscribers.store import SubscriberStore
 from serve import api, console, ingest, live, preferences, problems, public, reco_pb2
 from serve.chunks import Assembled, Request
@@ -96,8 +95,8 @@ class Gateway:
         problems.install(app)
         api.install(app, self)
         app.include_router(public.router(self.readers, self._meters))
-        bus = open_bus(self.stores.services.bus_url, self.stores.lake.buckets)
-        app.include_router(preferences.router(preferences.PreferencePage(self.stores, bus)))
+        page = preferences.PreferencePage(self.stores, self.stores.bus)
+        app.include_router(preferences.router(page))
         app.include_router(live.router(live.LivePictures(self.stores)))
         app.include_router(console.router(self))
         app.include_router(ingest.router(self.stores.services, self.stores.lake.buckets))

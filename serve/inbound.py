@@ -7,7 +7,6 @@ from fastapi import APIRouter, Body
 from pydantic import BaseModel
 
 from reco.errors import InputError, NotFound
-from reco.events.bus import open_bus
 from reco.outcomes.returned import ReturnedMail
 from reco.subscribers.suppression import SuppressionList
 from render.links import LinkKind, LinkSigner
@@ -46,7 +45,7 @@ def returned_mail_of(stores: Stores) -> ReturnedMail:
     return ReturnedMail(
         stores.engine,
         SuppressionList(stores.engine, services.link_key),
-        open_bus(services.bus_url, stores.lake.buckets),
+        stores.bus,
         Leaving(LinkSigner(services.link_key)),
     )
 

@@ -2,18 +2,16 @@
 
 import asyncio
 import secrets
-import threading
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import Field
 
 from reco.embedded import Services
-from reco.events.bus import Bus, open_bus
 from reco.events.door import MOST_BYTES, accept, is_signed, source_key
 from serve.bodies import read_body
+from serve.late_bus import LateBus
 from serve.schemas import Strict
 
 
@@ -27,15 +25,9 @@ class Accepted(Strict):
 def router(services: Services, shards: int) -> APIRouter:
     """The route; `shards` is the number of buckets of the lake."""
     routes = APIRouter()
-    opening = threading.Lock()
-
-    @lru_cache(maxsize=1)
-    def opened() -> Bus:
-        return open_bus(services.bus_url, shards)
+    bus = LateBus(services.bus_url, shards)
 
     def take(body: bytes, source: str) -> list[str]:
-        with opening:  # a bus that is away now may be there for the next request
-            bus = opened()
         return accept(body, bus, datetime.now(UTC), source)
 
     @routes.post("/v1/events", status_code=202)

@@ -16,6 +16,7 @@ from reco.impatient import ImpatientRedis
 from reco.log import configure
 from reco.memory import keep_memory
 from reco.settings import read_settings
+from serve.late_bus import LateBus
 
 
 class Stores:
@@ -42,20 +43,27 @@ class Stores:
 
     @cached_property
     def redis(self) -> redis.Redis:
-        """Client of the online store, safe to share between threads; it gives up soon.
+        """Client of the online store, safe to share between threads.
 
-        Raises ServiceUnavailable when it does not answer at all yet.
+        It gives up soon and need not answer yet: mails go out without it. A patient one has to, and
+        raises ServiceUnavailable.
         """
-        client = connect_redis(self.services.redis_url)
-        if self._patient:
-            return client
-        client.close()
-        return ImpatientRedis.of(self.services.redis_url, self._redis_timeout_s)
+        url = self.services.redis_url
+        return (
+            connect_redis(url) if self._patient else ImpatientRedis.of(url, self._redis_timeout_s)
+        )
 
     @cached_property
     def online(self) -> OnlineStore:
         """Histories of subscribers."""
         return OnlineStore(self.redis)
+
+    @cached_property
+    def bus(self) -> LateBus:
+        """Where events of readers and receivers go."""
+        bus = LateBus(self.services.bus_url, self.lake.buckets)
+        self._stack.callback(bus.close)
+        return bus
 
     @cached_property
     def engine(self) -> Engine:

@@ -19,8 +19,9 @@ from reco.events.buses import redis_streams
 from reco.events.buses.rabbitmq import queue_name
 from reco.events.buses.redis_streams import INBOX, stream_key
 from reco.processes import free_port, stop
-from reco.servers import Valkey, await_ready
+from reco.servers import Valkey, await_ready, valkey_binary
 from reco.tables import user_bucket
+from serve.late_bus import LateBus
 from serve.readers import EVENT_STREAM
 from tests.brokers import RABBITMQ, running_kafka, running_rabbitmq
 from tests.conftest import DEBIAN_REDIS, ROOT, open_folder
@@ -253,6 +254,23 @@ def test_an_unknown_scheme_says_which_are_known():
 def test_a_broker_that_is_not_there_is_named(scheme):
     with pytest.raises(ServiceUnavailable, match="does not answer"):
         open_bus(f"{scheme}://127.0.0.1:{free_port()}", SHARDS)
+
+
+def test_a_replica_may_start_before_its_bus():
+    port = free_port()
+    with open_folder() as folder:
+        server = Valkey(folder / "valkey", "later", valkey_binary())
+        late = LateBus(f"redis://:later@127.0.0.1:{port}/0", SHARDS)
+        with pytest.raises(ServiceUnavailable):
+            late.append([(0, b"{}")])
+        process = server.start(port)
+        await_ready(server, process)
+
+        late.append([(0, b"{}")])
+
+        assert [b"{}"] == [m.payload for m in late.reader([0], "one").read(10, 0.5)]
+        late.close()
+        stop(process, server.stop_signal)
 
 
 # -- what only Redis has -----------------------------------------------------------------------

@@ -1,10 +1,11 @@
-"""A full disk and a database that is gone stop a campaign, and it says why."""
+"""A full disk and a database that is gone stop a campaign, and it says why; Redis stops nobody."""
 
 import asyncio
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -18,7 +19,11 @@ from reco.errors import ServiceUnavailable
 from reco.events.lake import Lake
 from reco.outcomes.returned import ReturnedMail
 from reco.subscribers.suppression import SuppressionList
+from serve.metrics import Meters
 from serve.pausing import pausing
+from serve.senders import SenderOrder, open_sender
+from serve.stores import Stores
+from tests.serving import free_port
 from tests.small_world import MAILED, USERS, World, small_world
 from tests.smtpd import SmtpSink
 from tests.test_sender import Post
@@ -177,3 +182,21 @@ async def test_a_database_that_goes_away_pauses_the_campaign_and_nobody_gets_two
         len(set(arrived)) == len(arrived) == counts.get("accepted", 0) + counts.get("uncertain", 0)
     )
     assert sum(counts.values()) == len(USERS)
+
+
+async def test_a_replica_that_starts_while_redis_is_away_sends(world, smtp_sink, monkeypatch):
+    monkeypatch.setenv("RECO_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
+    stores = Stores(str(world.services.home))
+    post = Post(replace(world, online=stores.online), smtp_sink.url)
+    order = SenderOrder(
+        home=str(world.services.home), smtp_url=smtp_sink.url, spec=b"", scorer_budget_s=1,
+        rate_per_s=None, lease_s=30,
+    )  # fmt: skip
+    with post.ledger:
+        async with open_sender(post.campaign, order, stores, post, Meters()) as sender:  # type: ignore[arg-type] # all it asks of a graph is to assemble
+            claim = post.ledger.claim(post.campaign.id, len(USERS), 30)
+            await sender.send_chunk(claim)
+        counts = post.ledger.counts(post.campaign.id)
+    stores.close()
+
+    assert counts["accepted"] == len(smtp_sink.messages) == len(MAILED)
