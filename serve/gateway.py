@@ -99,7 +99,7 @@ class Gateway:
         app.include_router(preferences.router(page))
         app.include_router(live.router(live.LivePictures(self.stores)))
         app.include_router(console.router(self))
-        app.include_router(ingest.router(self.stores.services, self.stores.lake.buckets))
+        app.include_router(ingest.router(self.stores.services, self.stores.bus))
         return app
 
     async def Recommend(  # noqa: N802 - Ray calls a method by the name that reco.proto gives it

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import Field
 
 from reco.embedded import Services
+from reco.events.bus import Bus
 from reco.events.door import MOST_BYTES, accept, is_signed, source_key
 from serve.bodies import read_body
-from serve.late_bus import LateBus
 from serve.schemas import Strict
 
 
@@ -22,10 +22,9 @@ class Accepted(Strict):
     event_ids: list[str] = Field(description='"" for what is no JSON object: a dead letter')
 
 
-def router(services: Services, shards: int) -> APIRouter:
-    """The route; `shards` is the number of buckets of the lake."""
+def router(services: Services, bus: Bus) -> APIRouter:
+    """The route, which appends to `bus`."""
     routes = APIRouter()
-    bus = LateBus(services.bus_url, shards)
 
     def take(body: bytes, source: str) -> list[str]:
         return accept(body, bus, datetime.now(UTC), source)

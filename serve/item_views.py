@@ -34,7 +34,7 @@ class ItemViews:
         sentence = reason_sentence(reason, view.category, gap_days or None, with_it)
         return view.shown(sentence, url or view.url)
 
-    # Of all campaigns together, a kilobyte each: what many of them would keep has no bound.
+    # Of all campaigns together: a view is a kilobyte, and a replica has up to 16 of them open.
     @lru_cache(maxsize=20_000)  # noqa: B019
     def _bare(self, row: int) -> ItemView:
         item = self._catalogue.frame.row(row, named=True)

@@ -14,6 +14,7 @@ from reco.rules.ladder import Keys
 log = structlog.get_logger()
 
 POPULAR_S: Final = 60.0  # how long a list of popular items is kept
+AGAIN_S: Final = 2.0  # after a failure
 
 
 class Popular:
@@ -51,6 +52,8 @@ class Popular:
                 meta = self._online.meta()
             except RecoError as error:
                 log.warning("no popular items", why=str(error))
+                if not self._version:  # without any list it is worth asking soon
+                    self._read_at -= POPULAR_S - AGAIN_S
                 return
             if meta is not None:
                 self._keys, self._as_of = meta.popular, meta.as_of

@@ -5,11 +5,13 @@ from functools import cached_property
 from pathlib import Path
 
 import redis
+import structlog
 from sqlalchemy.engine import Engine
 
 from reco.catalogue import Catalogue
 from reco.database import open_database
 from reco.embedded import Services, connect_redis, open_services
+from reco.errors import ServiceUnavailable
 from reco.events.lake import Lake
 from reco.features.online import OnlineStore
 from reco.impatient import ImpatientRedis
@@ -17,6 +19,8 @@ from reco.log import configure
 from reco.memory import keep_memory
 from reco.settings import read_settings
 from serve.late_bus import LateBus
+
+log = structlog.get_logger()
 
 
 class Stores:
@@ -45,13 +49,22 @@ class Stores:
     def redis(self) -> redis.Redis:
         """Client of the online store, safe to share between threads.
 
-        It gives up soon and need not answer yet: mails go out without it. A patient one has to, and
-        raises ServiceUnavailable.
+        It gives up soon and need not answer yet: mails go out without it. Raises ServiceUnavailable
+        when it refuses the login, and a patient one also when it does not answer.
         """
         url = self.services.redis_url
-        return (
-            connect_redis(url) if self._patient else ImpatientRedis.of(url, self._redis_timeout_s)
-        )
+        if self._patient:
+            return connect_redis(url)
+        client = ImpatientRedis.of(url, self._redis_timeout_s)
+        try:
+            client.ping()
+        except redis.AuthenticationError as error:
+            raise ServiceUnavailable(
+                "Redis refuses the login.", str(error), "Check RECO_REDIS_URL on this node."
+            ) from error
+        except redis.RedisError as error:
+            log.warning("Redis does not answer; check RECO_REDIS_URL", why=str(error))
+        return client
 
     @cached_property
     def online(self) -> OnlineStore:

@@ -256,21 +256,31 @@ def test_a_broker_that_is_not_there_is_named(scheme):
         open_bus(f"{scheme}://127.0.0.1:{free_port()}", SHARDS)
 
 
-def test_a_replica_may_start_before_its_bus():
+def test_a_replica_may_start_before_its_bus(monkeypatch):
     port = free_port()
     with open_folder() as folder:
         server = Valkey(folder / "valkey", "later", valkey_binary())
         late = LateBus(f"redis://:later@127.0.0.1:{port}/0", SHARDS)
-        with pytest.raises(ServiceUnavailable):
+        with pytest.raises(ServiceUnavailable, match="cannot be used"):
             late.append([(0, b"{}")])
         process = server.start(port)
-        await_ready(server, process)
+        try:
+            await_ready(server, process)
+            with pytest.raises(ServiceUnavailable, match="a moment ago"):  # it rests
+                late.append([(0, b"{}")])
+            monkeypatch.setattr(late, "_rests_until", 0.0)
 
-        late.append([(0, b"{}")])
+            late.append([(0, b"{}")])
 
-        assert [b"{}"] == [m.payload for m in late.reader([0], "one").read(10, 0.5)]
-        late.close()
-        stop(process, server.stop_signal)
+            assert [b"{}"] == [m.payload for m in late.reader([0], "one").read(10, 0.5)]
+        finally:
+            late.close()
+            stop(process, server.stop_signal)
+
+
+def test_an_address_that_no_bus_can_have_is_refused_at_the_start():
+    with pytest.raises(ConfigError, match="redis://"):
+        LateBus("nats://127.0.0.1", SHARDS)
 
 
 # -- what only Redis has -----------------------------------------------------------------------

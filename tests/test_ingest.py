@@ -20,6 +20,7 @@ from reco.features.verify import verify
 from reco.processes import free_port
 from reco.tables import user_bucket
 from serve import ingest, problems
+from serve.late_bus import LateBus
 from tests.streams import NOW, consumer, drain, small_lake, stream_events
 
 
@@ -40,7 +41,7 @@ def client_of(url, shards=4):
     """A client of a server with the route alone."""
     app = FastAPI()
     problems.install(app)
-    app.include_router(ingest.router(Addresses(url), shards))
+    app.include_router(ingest.router(Addresses(url), LateBus(url, shards)))
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run)

@@ -36,3 +36,23 @@ def test_equal_values_change_nothing(
     assert np.array_equal(best, -np.sort(-x, axis=1)[:, :k])
     assert np.array_equal(np.take_along_axis(x, at, axis=1), best)
     assert all(len(set(line)) == k for line in at.tolist())
+
+
+def test_a_row_that_is_no_number_harms_no_other() -> None:
+    torch.manual_seed(1)
+    x = torch.randn(4, 2_000)
+    x[2, ::3] = float("nan")
+
+    best, at = largest(x, 40)
+
+    whole = [0, 1, 3]
+    assert np.array_equal(best[whole], torch.topk(x[whole], 40, dim=1)[0].numpy())
+    assert at.min() >= 0
+    assert at.max() < 2_000
+
+
+@pytest.mark.parametrize("shape", [(3, 500), (3, 0), (0, 500)])
+def test_nothing_is_asked_of_anything(shape: tuple[int, int]) -> None:
+    best, at = largest(torch.zeros(shape), 0)
+
+    assert best.shape == at.shape == (shape[0], 0)

@@ -194,7 +194,7 @@ def test_items_are_ranked_by_what_they_earn_and_scores_stay_probabilities():
     for user, known in enumerate(of):
         filled = turned.items[user] != 0
         scores = turned.scores[user][filled]
-        assert (np.diff(scores) >= -1e-6).all()  # what float32 cannot tell apart may change places
+        assert (np.diff(scores) >= -2e-7).all()  # what float32 cannot tell apart may change places
         assert scores.tolist() == [known[i] for i in turned.items[user][filled].tolist()]
     assert (reverse.by_probability().score(PAST, WHEN, 60).items == plain.items).all()
 

@@ -184,9 +184,12 @@ async def test_a_database_that_goes_away_pauses_the_campaign_and_nobody_gets_two
     assert sum(counts.values()) == len(USERS)
 
 
-async def test_a_replica_that_starts_while_redis_is_away_sends(world, smtp_sink, monkeypatch):
+async def test_a_replica_that_starts_while_redis_is_away_sends(
+    world, smtp_sink, monkeypatch, request
+):
     monkeypatch.setenv("RECO_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
     stores = Stores(str(world.services.home))
+    request.addfinalizer(stores.close)
     post = Post(replace(world, online=stores.online), smtp_sink.url)
     order = SenderOrder(
         home=str(world.services.home), smtp_url=smtp_sink.url, spec=b"", scorer_budget_s=1,
@@ -197,6 +200,16 @@ async def test_a_replica_that_starts_while_redis_is_away_sends(world, smtp_sink,
             claim = post.ledger.claim(post.campaign.id, len(USERS), 30)
             await sender.send_chunk(claim)
         counts = post.ledger.counts(post.campaign.id)
-    stores.close()
 
     assert counts["accepted"] == len(smtp_sink.messages) == len(MAILED)
+
+
+def test_a_redis_that_refuses_the_login_stops_a_replica(world, monkeypatch):
+    away = make_url(world.services.redis_url).set(password="wrong")
+    monkeypatch.setenv("RECO_REDIS_URL", away.render_as_string(hide_password=False))
+    stores = Stores(str(world.services.home))
+    try:
+        with pytest.raises(ServiceUnavailable, match="refuses the login"):
+            _ = stores.redis
+    finally:
+        stores.close()

@@ -4,7 +4,7 @@ A shard is a bucket of the lake, so all events of a user pass through one shard 
 is at least once: a message is given out again until it is acknowledged, whoever died meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -74,20 +74,25 @@ def open_bus(url: str, shards: int) -> Bus:
 
     Raises ConfigError for another scheme or a client that is not installed, ServiceUnavailable.
     """
+    return adapter(url)(url, shards)
+
+
+def adapter(url: str) -> Callable[[str, int], Bus]:
+    """What opens the bus at an address; nobody is asked yet. Raises ConfigError as open_bus."""
     scheme = urlsplit(url).scheme
     try:
         if scheme in ("redis", "rediss", "unix"):
             from reco.events.buses.redis_streams import RedisBus
 
-            return RedisBus(url, shards)
+            return RedisBus
         if scheme == "kafka":
             from reco.events.buses.kafka import KafkaBus
 
-            return KafkaBus(url, shards)
+            return KafkaBus
         if scheme in ("amqp", "amqps"):
             from reco.events.buses.rabbitmq import RabbitBus
 
-            return RabbitBus(url, shards)
+            return RabbitBus
     except ModuleNotFoundError as error:
         extra = "kafka" if scheme == "kafka" else "rabbitmq"
         raise ConfigError(

@@ -20,7 +20,7 @@ CROWD: Final = 4  # times k: where more values reach the floor, many of them are
 def largest(x: torch.Tensor, k: int) -> tuple[Floats, Columns]:
     """The k largest of x float32 [n, m], k <= m, and their columns, largest first.
 
-    Equal values come in any order, the same one for the same x.
+    Equal values come in any order, which other rows may change.
     """
     found = _above_the_floor(x.numpy(), k) if x.device.type == "cpu" else None
     if found is not None:
@@ -32,8 +32,8 @@ def largest(x: torch.Tensor, k: int) -> tuple[Floats, Columns]:
 def _above_the_floor(x: Floats, k: int) -> tuple[Floats, Columns] | None:
     """See `largest`; None where it would not pay."""
     n, m = x.shape
-    stride = min(STRIDE, m // (2 * k))
-    if stride < FEWEST:
+    stride = min(STRIDE, m // max(2 * k, 1))
+    if stride < FEWEST or not k:
         return None
     groups = m // stride
     peaks = x[:, : groups * stride].reshape(n, stride, groups).max(axis=1)
@@ -41,7 +41,7 @@ def _above_the_floor(x: Floats, k: int) -> tuple[Floats, Columns] | None:
     reached = x >= peaks[:, groups - k, None]
     count = np.count_nonzero(reached, axis=1)
     width = int(count.max(initial=0))
-    if width > CROWD * k:
+    if width > CROWD * k or int(count.min(initial=k)) < k:  # NaN reaches no floor
         return None
     cell = np.flatnonzero(reached)
     row = np.repeat(np.arange(n), count)

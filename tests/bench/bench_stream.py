@@ -43,6 +43,7 @@ from reco.features.verify import verify  # noqa: E402
 from reco.processes import free_port, stop  # noqa: E402
 from reco.servers import Valkey, await_ready, valkey_binary  # noqa: E402
 from reco.tables import history_key  # noqa: E402
+from serve.late_bus import LateBus  # noqa: E402
 from tests.bench.stream_job import job  # noqa: E402
 from tests.bench.stream_recommend import recommend  # noqa: E402
 from tests.bench.stream_replay import replay  # noqa: E402
@@ -152,7 +153,7 @@ def serve_door(bus_url: str, port: int) -> None:
 
     app = FastAPI()
     services: Any = SimpleNamespace(bus_url=bus_url, api_key="bench", link_key=b"k" * 32)
-    app.include_router(ingest.router(services, 16))
+    app.include_router(ingest.router(services, LateBus(bus_url, 16)))
     uvicorn.run(app, port=port, log_level="error")
 
 
