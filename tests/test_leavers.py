@@ -48,9 +48,9 @@ def knows(leavers: Leavers, address: str) -> bool:
 
 async def unsubscribe(world: World, campaign_id: str) -> None:
     """Everybody of LEAVERS by one click, over HTTP."""
-    app = FastAPI()
+    stores, app = Stores(str(world.services.home)), FastAPI()
     problems.install(app)
-    app.include_router(public.router(Readers(Stores(str(world.services.home))), Meters()))
+    app.include_router(public.router(Readers(stores), Meters()))
     signer = LinkSigner(world.services.link_key)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://reco") as client:
@@ -64,6 +64,7 @@ async def unsubscribe(world: World, campaign_id: str) -> None:
             )
         )
     assert {200} == {answer.status_code for answer in answers}
+    stores.close()
 
 
 async def test_an_unsubscription_reaches_every_sender(world, smtp_sink, monkeypatch):
