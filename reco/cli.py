@@ -167,10 +167,12 @@ def precompute_(terminal: Terminal, as_of: datetime | None, ttl_hours: float) ->
 def serve_(terminal: Terminal, config: Path) -> None:
     """The graph and the HTTP API, until Ctrl-C."""
     from reco.line import open_line
-    from serve.running import run_config
+    from serve.running import http_root, run_config
 
+    root = http_root(config)
     with open_line(ray=True) as line:
         terminal.say(f"API key: {line.services.home / 'keys' / 'api'}")
+        terminal.say(f"Soon at {root}: /docs, and for people /console")
         run_config(config, line.services)
 
 

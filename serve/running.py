@@ -85,6 +85,13 @@ def run_config(path: Path, services: Services) -> None:
         serve.delete(app["name"])
 
 
+def http_root(path: Path) -> str:
+    """Where the applications of a configuration file will answer. Raises ConfigError."""
+    options = {"host": LOOPBACK} | (read_config(path).get("http_options") or {})
+    http = HTTPOptionsSchema.model_validate(options)
+    return f"http://{http.host}:{http.port}"
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The file, checked key by key, since Ray ignores what it does not know. Raises ConfigError."""
     try:

@@ -15,6 +15,7 @@ from ray.serve.schema import (
 from serve.app import build
 from serve.app_args import AppArgs
 from serve.model import ScorerConfig
+from serve.running import http_root
 
 CONFIG = yaml.safe_load((Path(__file__).parent.parent / "configs" / "serve.yaml").read_text())
 
@@ -37,6 +38,13 @@ def test_ray_accepts_it_and_ignores_nothing():
 
 def test_it_listens_on_the_loopback_only():
     assert CONFIG["http_options"]["host"] == "127.0.0.1"
+
+
+def test_it_is_said_where_it_will_answer(tmp_path):
+    (tmp_path / "serve.yaml").write_text("applications: [{import_path: serve.app:build}]\n")
+    stock = Path(__file__).parent.parent / "configs" / "serve.yaml"
+
+    assert http_root(stock) == http_root(tmp_path / "serve.yaml") == "http://127.0.0.1:8000"
 
 
 def test_arguments_and_deployments_are_those_of_the_application(tmp_path):
