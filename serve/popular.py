@@ -14,7 +14,7 @@ from reco.rules.ladder import Keys
 log = structlog.get_logger()
 
 POPULAR_S: Final = 60.0  # how long a list of popular items is kept
-AGAIN_S: Final = 2.0  # after a failure
+AGAIN_S: Final = 2.0  # after which one that could not be read is asked for again
 
 
 class Popular:
@@ -28,7 +28,7 @@ class Popular:
         self._keys: Keys = np.zeros(0, np.uint64)
         self._as_of = datetime.min.replace(tzinfo=UTC)
         self._version = ""
-        self._read_at = -POPULAR_S
+        self._due = time.monotonic()
 
     def keys(self, as_of: datetime | None = None) -> Keys:
         """Item keys, best first; empty before the first load of features.
@@ -46,15 +46,16 @@ class Popular:
         return self._version
 
     def _refresh(self) -> None:
-        if time.monotonic() - self._read_at >= POPULAR_S:
-            self._read_at = time.monotonic()
-            try:
-                meta = self._online.meta()
-            except RecoError as error:
-                log.warning("no popular items", why=str(error))
-                if not self._version:  # without any list it is worth asking soon
-                    self._read_at -= POPULAR_S - AGAIN_S
-                return
-            if meta is not None:
-                self._keys, self._as_of = meta.popular, meta.as_of
-                self._version = f"{meta.as_of:%Y-%m-%dT%H:%M:%SZ} {meta.schema}"
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + AGAIN_S  # other threads do not ask meanwhile
+        try:
+            meta = self._online.meta()
+        except RecoError as error:
+            log.warning("no popular items", why=str(error))
+            return
+        self._due = now + POPULAR_S
+        if meta is not None:
+            self._keys, self._as_of = meta.popular, meta.as_of
+            self._version = f"{meta.as_of:%Y-%m-%dT%H:%M:%SZ} {meta.schema}"

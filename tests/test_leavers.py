@@ -63,8 +63,8 @@ async def unsubscribe(world: World, campaign_id: str) -> None:
                 for user in LEAVERS
             )
         )
-    assert {200} == {answer.status_code for answer in answers}
     stores.close()
+    assert {200} == {answer.status_code for answer in answers}
 
 
 async def test_an_unsubscription_reaches_every_sender(world, smtp_sink, monkeypatch):

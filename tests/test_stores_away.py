@@ -3,9 +3,11 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -17,13 +19,19 @@ from reco.campaigns.store import CampaignState, CampaignStore
 from reco.embedded import Services
 from reco.errors import ServiceUnavailable
 from reco.events.lake import Lake
+from reco.features.online import FeaturesMeta, OnlineStore
+from reco.impatient import ImpatientRedis
 from reco.outcomes.returned import ReturnedMail
+from reco.processes import free_port, stop
+from reco.servers import Valkey, await_ready, valkey_binary
 from reco.subscribers.suppression import SuppressionList
+from reco.tables import item_keys
 from serve.metrics import Meters
 from serve.pausing import pausing
+from serve.popular import Popular
 from serve.senders import SenderOrder, open_sender
 from serve.stores import Stores
-from tests.serving import free_port
+from tests.conftest import open_folder
 from tests.small_world import MAILED, USERS, World, small_world
 from tests.smtpd import SmtpSink
 from tests.test_sender import Post
@@ -213,3 +221,25 @@ def test_a_redis_that_refuses_the_login_stops_a_replica(world, monkeypatch):
             _ = stores.redis
     finally:
         stores.close()
+
+
+def test_popular_items_are_shown_soon_after_redis_is_there():
+    port, later = free_port(), "later"
+    client = ImpatientRedis.of(f"redis://:{later}@127.0.0.1:{port}/0", 0.5)
+    online, keys = OnlineStore(client), item_keys(["a", "b"])
+    popular = Popular(online)
+    assert not len(popular.keys())
+    with open_folder() as folder:
+        server = Valkey(folder / "valkey", later, valkey_binary())
+        process = server.start(port)
+        try:
+            await_ready(server, process)
+            online.write_meta(FeaturesMeta(datetime(2026, 1, 1, tzinfo=UTC), 1, keys))
+            deadline = time.monotonic() + 20  # a list that was read is kept for three times as long
+            while not len(popular.keys()) and time.monotonic() < deadline:
+                time.sleep(0.1)
+
+            assert popular.keys().tolist() == keys.tolist()
+        finally:
+            client.close()
+            stop(process, server.stop_signal)
